@@ -47,6 +47,12 @@ contract Registry is IRegistry {
     }
 
     /// @inheritdoc IRegistry
+    function grantAccess(bytes32 modelId, bytes32 grantCid) external {
+        if (_models[modelId].segments.length == 0) revert UnknownModel(modelId);
+        emit AccessGranted(modelId, msg.sender, grantCid);
+    }
+
+    /// @inheritdoc IRegistry
     function modelIdOf(bytes32 manifestHash, SegmentSpec[] calldata specs) public pure returns (bytes32) {
         return keccak256(abi.encode(MODEL_TAG, manifestHash, specs));
     }

@@ -49,6 +49,9 @@ interface IRegistry {
         bytes32 indexed modelId, address indexed registrant, bytes32 manifestHash, bytes32 manifestCid, uint256 segments
     );
 
+    /// @notice Somebody who holds a model's secret key sealed it to more workers. `grantCid` is the digest inside a CIDv0.
+    event AccessGranted(bytes32 indexed modelId, address indexed granter, bytes32 grantCid);
+
     error ModelAlreadyRegistered(bytes32 modelId);
     error UnknownModel(bytes32 modelId);
     error UnknownSegment(bytes32 modelId, uint256 segment);
@@ -80,6 +83,11 @@ interface IRegistry {
         SegmentSpec[] calldata specs,
         address[] calldata verifiers
     ) external returns (bytes32 modelId);
+
+    /// @notice Announces where the model's secret key lies, sealed to the workers that may serve it. Anyone may announce
+    /// anything: a worker checks what it unseals against the public key in the manifest.
+    /// Emits {AccessGranted}.
+    function grantAccess(bytes32 modelId, bytes32 grantCid) external;
 
     /// @notice The id of a model: `keccak256(abi.encode(MODEL_TAG, manifestHash, specs))`. It depends on content alone, so
     /// it is the same on every chain, and registering somebody else's model before them changes nothing for them.
