@@ -34,7 +34,7 @@ MAX_ANSWER_BYTES = 256 * 1024 * 1024
 _PROJECT_ROOT = Path(__file__).resolve().parents[1]
 # The child inherits only these: what it parses is hostile, and the parent's environment may hold secrets.
 _PASSED_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TZ")
-_OUT_OF_MEMORY_MARKS = ("memory allocation of", "std::bad_alloc", "Cannot allocate memory", "MemoryError")
+_OUT_OF_MEMORY_MARKS = ("emory allocation", "std::bad_alloc", "Cannot allocate memory", "MemoryError")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -239,6 +239,7 @@ def _describe_death(function: str, code: int, printed: str) -> NativeCallFailed:
 def _limit(memory_bytes: int, cpu_seconds: int, parent: int) -> None:
     import ctypes
 
+    # The kernel looks at the thread that called, not at the whole parent; that thread waits until the child ends.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above took effect
         os._exit(1)
