@@ -1,0 +1,4 @@
+"""Circuits, witnesses and proofs behind the :class:`~offchain.proving.port.Prover` port.
+
+The one adapter drives ezkl in killable child processes; nothing outside this package imports ezkl.
+"""

@@ -1,0 +1,134 @@
+"""The prover's settings files in a form that repeats.
+
+The tool writes a time stamp and lists in random order, and the order changes the verification key. The canonical form
+has neither, so that one model and one choice of parameters give one file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from offchain.proving.port import CircuitRefused
+from offchain.protocol.links import LinkKind
+
+_VISIBILITY = {LinkKind.KZG: "polycommit", LinkKind.POSEIDON: "hashed", LinkKind.PUBLIC: "public"}
+_KINDS = {"KZGCommit": LinkKind.KZG, "Hashed": LinkKind.POSEIDON, "Public": LinkKind.PUBLIC}
+_MAX_SETTINGS_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class RunParameters:
+    """What a settings file is generated from.
+
+    Attributes:
+        lookup_half_range: a lookup table covers ``[-half, half]``.
+    """
+
+    input_kind: LinkKind
+    output_kind: LinkKind
+    scale: int
+    log_rows: int
+    decomposition_base: int
+    decomposition_legs: int
+    lookup_half_range: int
+
+    def to_run_args(self) -> dict[str, Any]:
+        """Name the parameters as the tool does. Parameters are ``fixed``: only that binds weights in the key.
+
+        The rebase multiplier is 1 because a larger one leaves the output at another scale than the input.
+        """
+        return {
+            "input_visibility": _VISIBILITY[self.input_kind],
+            "output_visibility": _VISIBILITY[self.output_kind],
+            "param_visibility": "fixed",
+            "input_scale": self.scale,
+            "param_scale": self.scale,
+            "scale_rebase_multiplier": 1,
+            "logrows": self.log_rows,
+            "decomp_base": self.decomposition_base,
+            "decomp_legs": self.decomposition_legs,
+            "lookup_range": [-self.lookup_half_range, self.lookup_half_range],
+            "num_inner_cols": 2,
+        }
+
+
+@dataclass(frozen=True)
+class SettingsSummary:
+    """What Interlock reads from a settings file."""
+
+    input_kind: LinkKind
+    output_kind: LinkKind
+    input_scale: int
+    output_scale: int
+    log_rows: int
+    rows: int
+    decomposition_base: int
+    decomposition_legs: int
+    needs_lookups: bool
+
+
+def canonical_settings(generated: bytes | str) -> bytes:
+    """Return the canonical form of a settings file: lists sorted, no time stamp, sorted keys, no spaces."""
+    document = json.loads(generated)
+    document["timestamp"] = 0  # the tool refuses null
+    document["required_range_checks"].sort()
+    document["required_lookups"].sort(key=lambda lookup: json.dumps(lookup, sort_keys=True))
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def read_settings(settings: bytes, name: str = "segment") -> SettingsSummary:
+    """Read a canonical settings file.
+
+    Args:
+        name: what errors call the segment.
+
+    Raises:
+        CircuitRefused: the file is not canonical, does not fix the parameters, or has not one input and one output.
+    """
+    mend = "use a settings file that Interlock generated"
+    try:
+        if len(settings) > _MAX_SETTINGS_BYTES or canonical_settings(settings) != settings:
+            raise CircuitRefused(f"{name}.settings", "not in canonical form", mend)
+        return _summarise(json.loads(settings), name)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CircuitRefused(f"{name}.settings", f"unreadable ({type(error).__name__}: {error})", mend) from error
+
+
+def _summarise(document: dict[str, Any], name: str) -> SettingsSummary:
+    arguments = document["run_args"]
+    if arguments["param_visibility"] != "Fixed":
+        raise CircuitRefused(
+            f"{name}.settings", "the weights are not bound by the key", "generate it with fixed parameters"
+        )
+    [input_scale], [output_scale] = document["model_input_scales"], document["model_output_scales"]
+    return SettingsSummary(
+        input_kind=_kind(arguments["input_visibility"]),
+        output_kind=_kind(arguments["output_visibility"]),
+        input_scale=int(input_scale),
+        output_scale=int(output_scale),
+        log_rows=int(arguments["logrows"]),
+        rows=_required_rows(document),
+        decomposition_base=int(arguments["decomp_base"]),
+        decomposition_legs=int(arguments["decomp_legs"]),
+        needs_lookups=bool(document["required_lookups"]),
+    )
+
+
+def _kind(visibility: object) -> LinkKind:
+    return _KINDS[visibility if isinstance(visibility, str) else next(iter(visibility))]  # type: ignore[call-overload]
+
+
+def _required_rows(document: dict[str, Any]) -> int:
+    poseidon_rows = int(document["module_sizes"]["poseidon"][0])
+    instances = sum(math.prod(shape) for shape in document["model_instance_shapes"])
+    return max(
+        int(document["num_rows"]),
+        int(document["total_const_size"]),
+        int(document["total_dynamic_col_size"]) + int(document["total_shuffle_col_size"]),
+        poseidon_rows,
+        instances,
+        *(int(size) for size in document["module_sizes"]["polycommit"]),
+    )
