@@ -275,11 +275,8 @@ def _call(module_function: str, payload: dict[str, Any]) -> dict[str, Any]:
     except InvalidInputError as error:
         return {"invalid": {"field": error.field, "problem": error.problem, "mend": error.mend}}
     except BaseException as error:  # PanicException derives from BaseException
-        if isinstance(error, MemoryError):
-            kind = "memory"
-        else:
-            kind = "error" if isinstance(error, Exception) else "panic"
-        if any(mark in str(error) for mark in _OUT_OF_MEMORY_MARKS):
+        kind = "error" if isinstance(error, Exception) else "panic"
+        if isinstance(error, MemoryError) or any(mark in str(error) for mark in _OUT_OF_MEMORY_MARKS):
             kind = "memory"
         return {"failed": {"kind": kind, "message": f"{type(error).__name__}: {error}"[:2_000]}}
     return {"result": result, "peak_memory_bytes": _peak_memory_bytes()}
