@@ -1,0 +1,158 @@
+"""Inspects and splits models that nobody vouches for, in a killable child process."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from offchain.errors import InvalidInputError
+from offchain.inference.onnx_model import MAX_MODEL_BYTES, input_shape, load_model, output_shape
+from offchain.inference.splitting import Cut, choose_cuts, find_cuts, split, total_cost
+from offchain.sandbox import run_limited
+
+TIMEOUT_SECONDS = 60.0
+MEMORY_BYTES = 2 * 1024 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """What can be said of a model without running it.
+
+    Attributes:
+        input_shape, output_shape: with the batch dimension 1.
+        operators: of the graph in order, for example ``("Conv", "Relu", "Gemm")``.
+        parameters: how many weights.
+        cost: estimated, in multiply-accumulates.
+        cuts: where it can be cut.
+    """
+
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    operators: tuple[str, ...]
+    parameters: int
+    cost: int
+    cuts: tuple[Cut, ...]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One part of a split model.
+
+    Attributes:
+        onnx: the file, with input ``input`` and output ``output``.
+        label: its operators in short, for example ``Conv-Relu``.
+        input_shape, output_shape: with the batch dimension 1.
+        cost: estimated, in multiply-accumulates.
+    """
+
+    onnx: bytes
+    label: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    cost: int
+
+
+def inspect_model(content: bytes) -> ModelSummary:
+    """Check a model and summarise it.
+
+    Raises:
+        InvalidInputError: it is not a model that Interlock supports.
+        NativeCallFailed: the parser crashed, or reached its limits.
+    """
+    answer = _run("inspect_payload", {"content": _encode(content)})
+    return ModelSummary(
+        input_shape=tuple(answer["input_shape"]),
+        output_shape=tuple(answer["output_shape"]),
+        operators=tuple(answer["operators"]),
+        parameters=answer["parameters"],
+        cost=answer["cost"],
+        cuts=tuple(
+            Cut(cut["name"], tuple(cut["shape"]), cut["elements"], cut["cost_before"], cut["ends_layer"])
+            for cut in answer["cuts"]
+        ),
+    )
+
+
+def split_model(
+    content: bytes, *, cuts: Sequence[str] | None = None, segments: int | None = None
+) -> tuple[Segment, ...]:
+    """Check a model and split it at the given cuts, or into a number of balanced segments.
+
+    Args:
+        content: an ONNX file.
+        cuts: names of tensors, see :func:`offchain.inference.splitting.split`.
+        segments: how many segments instead; exactly one of the two must be given.
+
+    Raises:
+        InvalidInputError: it is not a model that Interlock supports, or cannot be cut there.
+        NativeCallFailed: the parser crashed, or reached its limits.
+    """
+    if (cuts is None) == (segments is None):
+        raise InvalidInputError("cuts", "and segments are not exactly one", "give either cuts or a number of segments")
+    payload = {"content": _encode(content), "cuts": None if cuts is None else list(cuts), "segments": segments}
+    return tuple(
+        Segment(
+            base64.b64decode(part["onnx"]),
+            part["label"],
+            tuple(part["input_shape"]),
+            tuple(part["output_shape"]),
+            part["cost"],
+        )
+        for part in _run("split_payload", payload)["segments"]
+    )
+
+
+def _encode(content: bytes) -> str:
+    if len(content) > MAX_MODEL_BYTES:
+        raise InvalidInputError(
+            "model", f"has {len(content)} bytes, the limit is {MAX_MODEL_BYTES}", "register a smaller model"
+        )
+    return base64.b64encode(content).decode()
+
+
+def _run(function: str, payload: dict[str, Any]) -> dict[str, Any]:
+    return run_limited(f"{__name__}:{function}", payload, timeout_seconds=TIMEOUT_SECONDS, memory_bytes=MEMORY_BYTES)
+
+
+# --- in the child -----------------------------------------------------------------------------------------------
+
+
+def inspect_payload(payload: dict[str, Any]) -> dict[str, Any]:
+    """Serve :func:`inspect_model` in the child."""
+    model = load_model(base64.b64decode(payload["content"]))
+    return {
+        "input_shape": input_shape(model),
+        "output_shape": output_shape(model),
+        "operators": [node.op_type for node in model.graph.node],
+        "parameters": sum(math.prod(weight.dims) for weight in model.graph.initializer),
+        "cost": total_cost(model),
+        "cuts": [vars(cut) for cut in find_cuts(model)],
+    }
+
+
+def split_payload(payload: dict[str, Any]) -> dict[str, Any]:
+    """Serve :func:`split_model` in the child."""
+    model = load_model(base64.b64decode(payload["content"]))
+    cuts = payload["cuts"]
+    names = choose_cuts(model, payload["segments"]) if cuts is None else tuple(cuts)
+    return {"segments": [_describe(content) for content in split(model, names)]}
+
+
+def _describe(content: bytes) -> dict[str, Any]:
+    # Loading it again also shows that what is handed on would be accepted.
+    segment = load_model(content)
+    operators = [node.op_type for node in segment.graph.node if node.op_type != "Constant"]
+    return {
+        "onnx": base64.b64encode(content).decode(),
+        "label": "-".join(_shortened(operators)),
+        "input_shape": input_shape(segment),
+        "output_shape": output_shape(segment),
+        "cost": total_cost(segment),
+    }
+
+
+def _shortened(operators: list[str]) -> list[str]:
+    return operators if len(operators) <= 4 else [*operators[:2], f"{len(operators) - 3} more", operators[-1]]
