@@ -1,0 +1,1 @@
+"""Models that are trained from data that ships with scikit-learn."""
