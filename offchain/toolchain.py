@@ -1,7 +1,7 @@
 """Where the installed tools are: development chains, compiler, Brownie.
 
-Everything is looked up in this checkout when it is asked for, never at import, so that a missing tool is reported by the
-operation that needs it, together with the command that installs it.
+Everything is looked up in this checkout when it is asked for, never at import, so that a missing tool is reported by
+the operation that needs it, together with the command that installs it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import solcx
 from solcx.exceptions import SolcError
@@ -128,8 +128,8 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
         base: the environment to extend; the present process's if not given.
 
     Returns:
-        ``base`` with ``SOLCX_BINARY_PATH``, with the checkout's executables first on ``PATH``, and with ``HOME`` inside the
-        checkout, so that Brownie neither reads nor changes the user's own ``~/.brownie``.
+        ``base`` with ``SOLCX_BINARY_PATH``, with the checkout's executables first on ``PATH``, and with ``HOME`` inside
+        the checkout, so that Brownie neither reads nor changes the user's own ``~/.brownie``.
 
     Raises:
         MissingToolError: the compiler or Anvil is not installed.
@@ -150,8 +150,8 @@ def solc_standard_json(request: dict[str, Any]) -> dict[str, Any]:
     """Compile a standard JSON input with the locked compiler.
 
     Args:
-        request: standard JSON input. Sources are given as ``content``; imports that are not among them are read relative to
-            the checkout's root, and from nowhere outside it.
+        request: standard JSON input. Sources are given as ``content``; imports that are not among them are read
+            relative to the checkout's root, and from nowhere outside it.
 
     Returns:
         The compiler's standard JSON output; warnings are under ``errors``.
@@ -170,7 +170,8 @@ def solc_standard_json(request: dict[str, Any]) -> dict[str, Any]:
             request, base_path=root, allow_paths=[root], solc_binary=solc, solc_version=None, allow_empty=True
         )
     except SolcError as error:
-        reported = error.error_dict or []
+        # Typed as a dictionary by py-solc-x, and a list in fact.
+        reported = cast(list[dict[str, Any]], error.error_dict or [])
         messages = tuple(entry["formattedMessage"] for entry in reported if entry["severity"] == "error")
         raise CompilationError(messages or (error.stderr_data or str(error),)) from error
 
