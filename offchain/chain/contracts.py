@@ -1,0 +1,322 @@
+"""One typed class per contract. Reads are pinned to a block where several must agree; writes go through a sender."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, Literal
+
+from web3.contract import Contract
+from web3.types import BlockIdentifier
+
+from offchain.chain.connection import Connection
+from offchain.chain.deployment import Deployment
+from offchain.chain.errors import WrongChain
+from offchain.chain.sender import Receipt, Sender
+from offchain.protocol.links import LinkKind
+from offchain.protocol.types import Address, Job, JobId, Link, Member, ModelId, Phase, Policy, Round
+
+LATEST: Literal["latest"] = "latest"
+
+
+@dataclass(frozen=True)
+class RegisteredSegment:
+    """A segment as the registry keeps it."""
+
+    verifier: Address
+    input_kind: LinkKind
+    output_kind: LinkKind
+    proof_bytes: int
+    verifier_code_hash: bytes
+    verification_key_digest: bytes
+    input_elements: int
+    output_elements: int
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """See ``Request`` in ``IJobs.sol``."""
+
+    model_id: ModelId
+    input_link: Link
+    result_key: bytes
+    salt: bytes
+    policy: Policy
+
+
+class _Bound:
+    """A contract at an address on a chain."""
+
+    name: str
+
+    def __init__(self, connection: Connection, address: str) -> None:
+        self.connection = connection
+        self.address = Address(address)
+        self.contract: Contract = connection.contract(self.name, address)
+
+    def _read(self, function: str, *arguments: Any, block: BlockIdentifier = LATEST) -> Any:
+        with self.connection.translated(function):
+            return self.contract.functions[function](*arguments).call(block_identifier=block)
+
+    def _write(self, sender: Sender, function: str, *arguments: Any, value_wei: int = 0) -> Receipt:
+        return sender.send(self.contract.functions[function](*arguments), value_wei)
+
+
+class Registry(_Bound):
+    """Models and the verifiers of their segments; see ``IRegistry.sol``."""
+
+    name = "Registry"
+
+    def register_model(
+        self,
+        sender: Sender,
+        manifest_hash: bytes,
+        manifest_cid: bytes,
+        specs: Sequence[tuple[object, ...]],
+        verifiers: Sequence[str],
+    ) -> Receipt:
+        """Register a model. ``specs`` are ``SegmentRecord.spec()``; ``manifest_cid`` is the digest inside the CID."""
+        return self._write(sender, "registerModel", manifest_hash, manifest_cid, list(specs), list(verifiers))
+
+    def grant_access(self, sender: Sender, model_id: ModelId, grant_cid: bytes) -> Receipt:
+        """Announce where the model's secret key lies, sealed to workers."""
+        return self._write(sender, "grantAccess", model_id, grant_cid)
+
+    def is_registered(self, model_id: ModelId) -> bool:
+        """Whether the model is registered."""
+        return bool(self._read("isRegistered", model_id))
+
+    def segment_count(self, model_id: ModelId) -> int:
+        """Number of segments; zero for an unknown model."""
+        return int(self._read("segmentCount", model_id))
+
+    def manifest_of(self, model_id: ModelId) -> tuple[bytes, bytes]:
+        """The manifest's hash and the digest inside its CID."""
+        manifest_hash, manifest_cid = self._read("manifestOf", model_id)
+        return bytes(manifest_hash), bytes(manifest_cid)
+
+    def segment_of(self, model_id: ModelId, index: int) -> RegisteredSegment:
+        """One registered segment."""
+        raw = self._read("segmentOf", model_id, index)
+        return RegisteredSegment(
+            verifier=Address(raw[0]),
+            input_kind=LinkKind(raw[1]),
+            output_kind=LinkKind(raw[2]),
+            proof_bytes=raw[3],
+            verifier_code_hash=bytes(raw[4]),
+            verification_key_digest=bytes(raw[5]),
+            input_elements=raw[6],
+            output_elements=raw[7],
+        )
+
+
+class Verifier(_Bound):
+    """The adapter between jobs and the generated verifiers; see ``IVerifier.sol``."""
+
+    name = "Verifier"
+
+    def verify_segment(
+        self, model_id: ModelId, segment: int, proof: bytes, instances: Sequence[int]
+    ) -> tuple[Link, Link]:
+        """Verify a proof by a free call and return its opening and closing links."""
+        opening, closing = self._read("verifySegment", model_id, segment, proof, list(instances))
+        return Link(bytes(opening)), Link(bytes(closing))
+
+
+class Staking(_Bound):
+    """Bonds of operators and the draw of committees; see ``IStaking.sol``."""
+
+    name = "Staking"
+
+    def set_encryption_key(self, sender: Sender, key: bytes) -> Receipt:
+        """Publish the X25519 key (32 bytes) to which activations are sealed for the sender."""
+        return self._write(sender, "setEncryptionKey", key)
+
+    def bond(self, sender: Sender, amount_wei: int) -> Receipt:
+        """Add to the sender's active bond."""
+        return self._write(sender, "bond", value_wei=amount_wei)
+
+    def start_unbonding(self, sender: Sender, amount_wei: int) -> Receipt:
+        """Move part of the sender's bond to unbonding."""
+        return self._write(sender, "startUnbonding", amount_wei)
+
+    def withdraw(self, sender: Sender) -> Receipt:
+        """Pay out what has finished unbonding."""
+        return self._write(sender, "withdraw")
+
+    def serve(self, sender: Sender, model_id: ModelId) -> Receipt:
+        """Enter the sender into a model's draws."""
+        return self._write(sender, "serve", model_id)
+
+    def stop_serving(self, sender: Sender, model_id: ModelId) -> Receipt:
+        """Take the sender out of a model's future draws."""
+        return self._write(sender, "stopServing", model_id)
+
+    def minimum_stake(self) -> int:
+        """The least active bond (wei) that counts in draws."""
+        return int(self._read("minimumStake"))
+
+    def active_of(self, operator: str) -> int:
+        """Active bond, in wei."""
+        return int(self._read("activeOf", operator))
+
+    def unbonding_of(self, operator: str) -> tuple[int, int]:
+        """Bond on its way out (wei), and when it may be withdrawn (seconds since the epoch)."""
+        amount, release_at = self._read("unbondingOf", operator)
+        return int(amount), int(release_at)
+
+    def encryption_key_of(self, operator: str) -> bytes:
+        """The key to which activations are sealed for an operator; zero if it has set none."""
+        return bytes(self._read("encryptionKeyOf", operator))
+
+    def is_serving(self, operator: str, model_id: ModelId) -> bool:
+        """Whether the operator serves the model now."""
+        return bool(self._read("isServing", operator, model_id))
+
+    def draw(
+        self, model_id: ModelId, at_block: int, seed: bytes, count: int, excluded: Sequence[str]
+    ) -> tuple[tuple[Address, int], ...]:
+        """Draw as a job would; see ``offchain.protocol.sortition.draw`` for the same in Python."""
+        operators, weights = self._read("draw", model_id, at_block, seed, count, list(excluded))
+        return tuple((Address(operator), int(weight)) for operator, weight in zip(operators, weights, strict=True))
+
+    def total_weight_at(self, model_id: ModelId, block_number: int) -> int:
+        """Sum of a model's weights at the end of a past block, in wei."""
+        return int(self._read("totalWeightAt", model_id, block_number))
+
+
+class Jobs(_Bound):
+    """Jobs from request to payment; see ``IJobs.sol``."""
+
+    name = "Jobs"
+
+    def request(self, sender: Sender, what: JobRequest, fee_wei: int) -> Receipt:
+        """Escrow the fee and open a job; its id is :func:`offchain.protocol.hashing.job_id`."""
+        arguments = (what.model_id, what.input_link, what.result_key, what.salt, astuple(what.policy))
+        return self._write(sender, "request", arguments, value_wei=fee_wei)
+
+    def draw(self, sender: Sender, job: JobId) -> Receipt:
+        """Make the draw that is due."""
+        return self._write(sender, "draw", job)
+
+    def provide_input(self, sender: Sender, job: JobId, input_cid: bytes) -> Receipt:
+        """Say where the sealed input lies."""
+        return self._write(sender, "provideInput", job, input_cid)
+
+    def commit(self, sender: Sender, job: JobId, commitment: bytes) -> Receipt:
+        """Commit to an output."""
+        return self._write(sender, "commit", job, commitment)
+
+    def reveal(self, sender: Sender, job: JobId, link: Link, salt: bytes, activation_cid: bytes) -> Receipt:
+        """Open a commitment."""
+        return self._write(sender, "reveal", job, link, salt, activation_cid)
+
+    def settle(self, sender: Sender, job: JobId) -> Receipt:
+        """Settle a segment whose time to reveal is over."""
+        return self._write(sender, "settle", job)
+
+    def prove(
+        self, sender: Sender, job: JobId, segment: int, proof: bytes, instances: Sequence[int], proof_cid: bytes
+    ) -> Receipt:
+        """Prove a segment that was drawn for it."""
+        return self._write(sender, "prove", job, segment, proof, list(instances), proof_cid)
+
+    def finalise(self, sender: Sender, job: JobId) -> Receipt:
+        """Pay everybody, by credit, and close the job."""
+        return self._write(sender, "finalise", job)
+
+    def expire(self, sender: Sender, job: JobId) -> Receipt:
+        """Close a job that ran out of time."""
+        return self._write(sender, "expire", job)
+
+    def claim(self, sender: Sender) -> Receipt:
+        """Pay the sender what is credited to it."""
+        return self._write(sender, "claim")
+
+    def credit_of(self, account: str) -> int:
+        """What the account may claim, in wei."""
+        return int(self._read("creditOf", account))
+
+    def minimum_fee(self) -> int:
+        """The least fee of a job, in wei."""
+        return int(self._read("minimumFeeWei"))
+
+    def phase_of(self, job: JobId, block: BlockIdentifier = LATEST) -> Phase:
+        """The phase that holds at the block, time included."""
+        return Phase(self._read("phaseOf", job, block=block))
+
+    def job_of(self, job: JobId, block: BlockIdentifier = LATEST) -> Job:
+        """The job as stored.
+
+        Raises:
+            TransactionRefused: ``UnknownJob``.
+        """
+        raw = self._read("jobOf", job, block=block)
+        return Job(
+            id=job,
+            requester=Address(raw[0]),
+            phase=Phase(raw[1]),
+            segment=raw[2],
+            segments=raw[3],
+            proofs_due=raw[4],
+            frozen_block=raw[5],
+            seed_block=raw[6],
+            deadline=raw[7],
+            model_id=ModelId(bytes(raw[8])),
+            input_link=Link(bytes(raw[9])),
+            input_cid=bytes(raw[10]),
+            result_key=bytes(raw[11]),
+            fee_wei=raw[12],
+            policy=Policy(*raw[13]),
+            evidence_root=bytes(raw[14]),
+        )
+
+    def round_of(self, job: JobId, segment: int, block: BlockIdentifier = LATEST) -> Round:
+        """One segment's round; empty until its committee is drawn."""
+        raw = self._read("roundOf", job, segment, block=block)
+        return Round(
+            total_weight=raw[0],
+            settled_link=Link(bytes(raw[1])),
+            settled_weight=raw[2],
+            prover=Address(raw[3]),
+            proved_by=Address(raw[4]),
+            proof_hash=bytes(raw[5]),
+            proof_cid=bytes(raw[6]),
+            members=tuple(
+                Member(Address(member[0]), member[1], bytes(member[2]), Link(bytes(member[3])), bytes(member[4]))
+                for member in raw[7]
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Contracts:
+    """All contracts of a deployment on one connection."""
+
+    connection: Connection
+    deployment: Deployment
+    registry: Registry
+    staking: Staking
+    verifier: Verifier
+    jobs: Jobs
+
+    @classmethod
+    def connect(cls, connection: Connection, deployment: Deployment) -> Contracts:
+        """Bind every contract of a deployment.
+
+        Raises:
+            WrongChain: the deployment is of another chain, or a contract is not there.
+        """
+        if deployment.chain_id != connection.chain_id:
+            raise WrongChain(
+                f"{connection.rpc_url} serves chain {connection.chain_id}, the deployment is of chain "
+                f"{deployment.chain_id}; give the RPC of that chain"
+            )
+        return cls(
+            connection,
+            deployment,
+            Registry(connection, deployment.registry),
+            Staking(connection, deployment.staking),
+            Verifier(connection, deployment.verifier),
+            Jobs(connection, deployment.jobs),
+        )

@@ -1,0 +1,155 @@
+"""Sending transactions from one account: simulated first, signed here, replaced with a higher fee if they get stuck."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from eth_account.signers.local import LocalAccount
+from web3.contract.contract import ContractConstructor, ContractFunction
+from web3.exceptions import TransactionNotFound, Web3RPCError
+
+from offchain.chain.connection import Connection
+from offchain.chain.errors import TransactionNotMined, TransactionRefused
+
+GAS_MARGIN = 1.25
+"""Over the estimate: between simulation and inclusion another transaction may lengthen the same path."""
+MAX_GAS = 16_777_216
+"""EIP-7825: no transaction may use more."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A mined transaction. Gas in units of gas, ``contract`` only for deployments."""
+
+    transaction_hash: str
+    block_number: int
+    gas_used: int
+    function: str
+    contract: str | None = None
+
+
+class Sender:
+    """The only sender of one account, so that its nonces never collide.
+
+    Args:
+        connection: the chain.
+        account: the key that signs.
+        stuck_seconds: how long to wait for a block before the fee is raised.
+        max_replacements: how often the fee may be raised (by a quarter each time).
+        record: called with every receipt, for whoever keeps account of gas.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        account: LocalAccount,
+        *,
+        stuck_seconds: float = 20.0,
+        max_replacements: int = 6,
+        record: Any = None,
+    ) -> None:
+        self.connection = connection
+        self.account = account
+        self.address: str = account.address
+        self.stuck_seconds = stuck_seconds
+        self.max_replacements = max_replacements
+        self._record = record
+        self._lock = threading.Lock()
+
+    def send(self, call: ContractFunction | ContractConstructor, value_wei: int = 0) -> Receipt:
+        """Simulate a call, send it, and wait until it is mined.
+
+        Raises:
+            TransactionRefused: the contract refuses it, in the simulation or on chain.
+            TransactionNotMined: no block took it, at any fee within the cap.
+            InsufficientFunds: the account cannot pay.
+            ChainUnreachable: the endpoint is down.
+        """
+        name = getattr(call, "fn_name", "constructor")
+        with self._lock:
+            with self.connection.translated(name):
+                # Estimating runs the call, and so is the simulation: what the contract refuses is never sent.
+                estimate = call.estimate_gas({"from": self.address, "value": value_wei})
+                transaction: dict[str, Any] = call.build_transaction(
+                    {
+                        "from": self.address,
+                        "value": value_wei,
+                        "chainId": self.connection.chain_id,
+                        "gas": min(int(estimate * GAS_MARGIN) + 10_000, MAX_GAS),
+                        "nonce": self.connection.web3.eth.get_transaction_count(self.address, "pending"),
+                        **self._fees(),
+                    }
+                )
+            mined = self._send_until_mined(name, transaction)
+        if mined["status"] != 1:
+            raise self._why_reverted(name, transaction, mined)
+        receipt = Receipt(
+            transaction_hash="0x" + bytes(mined["transactionHash"]).hex(),
+            block_number=mined["blockNumber"],
+            gas_used=mined["gasUsed"],
+            function=name,
+            contract=mined["contractAddress"],
+        )
+        if self._record is not None:
+            self._record(receipt)
+        return receipt
+
+    def _fees(self) -> dict[str, int]:
+        base = self.connection.web3.eth.get_block("latest").get("baseFeePerGas")
+        if base is None:
+            return {"gasPrice": self.connection.web3.eth.gas_price}
+        tip = 1_000_000_000
+        return {"maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * base + tip}
+
+    def _send_until_mined(self, name: str, transaction: dict[str, Any]) -> Any:
+        hashes: list[str] = []
+        for _ in range(self.max_replacements + 1):
+            signed = self.account.sign_transaction(transaction)
+            hashes.append("0x" + signed.hash.hex())
+            with self.connection.translated(name):
+                try:
+                    self.connection.web3.eth.send_raw_transaction(signed.raw_transaction)
+                except Web3RPCError as error:
+                    # A version that was sent before may have been mined meanwhile, or be waiting already.
+                    if not _is_known(error):
+                        raise
+            mined = self._wait(name, hashes)
+            if mined is not None:
+                return mined
+            for field in ("gasPrice", "maxFeePerGas", "maxPriorityFeePerGas"):
+                if field in transaction:
+                    transaction[field] = transaction[field] * 5 // 4
+        raise TransactionNotMined(name, tuple(hashes))
+
+    def _wait(self, name: str, hashes: list[str]) -> Any:
+        deadline = time.monotonic() + self.stuck_seconds
+        pause = 0.02
+        while time.monotonic() < deadline:
+            for transaction_hash in reversed(hashes):
+                with self.connection.translated(name):
+                    try:
+                        return self.connection.web3.eth.get_transaction_receipt(transaction_hash)  # type: ignore[arg-type]
+                    except TransactionNotFound:
+                        pass
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+        return None
+
+    def _why_reverted(self, name: str, transaction: dict[str, Any], mined: Any) -> TransactionRefused:
+        """Run the transaction again on the block that refused it, to learn the error's name."""
+        keys = ("from", "to", "data", "value", "gas")
+        call = {key: transaction[key] for key in keys if key in transaction}
+        try:
+            with self.connection.translated(name):
+                self.connection.web3.eth.call(call, mined["blockNumber"])  # type: ignore[arg-type]
+        except TransactionRefused as refused:
+            return refused
+        return TransactionRefused(name, "unknown", {"transaction": bytes(mined["transactionHash"])})
+
+
+def _is_known(error: Web3RPCError) -> bool:
+    message = str(error).lower()
+    return any(part in message for part in ("already known", "nonce too low", "already imported", "known transaction"))
