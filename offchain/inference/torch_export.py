@@ -91,6 +91,20 @@ def _export(module: torch.nn.Module, example_input: torch.Tensor) -> bytes:
 
 def _output_of(model: onnx.ModelProto, cut: str) -> str:
     """Resolve the path of a submodule to the name of its output; anything else is taken for a tensor's name."""
-    prefix = f"/{cut.replace('.', '/')}/"
-    inside = [node.output[0] for node in model.graph.node if node.name.startswith(prefix)]
+    inside = [
+        node.output[0] for node in model.graph.node if f"{_submodule_of(node.name)}.".startswith(f"{cut.strip('.')}.")
+    ]
     return inside[-1] if inside else cut
+
+
+def _submodule_of(node_name: str) -> str:
+    """Read the path of a submodule from a node's name: ``/block/seq/seq.0/Conv`` belongs to ``block.seq.0``.
+
+    The exporter repeats the name of a sequence in the names of its members.
+    """
+    path: list[str] = []
+    for scope in node_name.split("/")[1:-1]:
+        if path and scope.startswith(f"{path[-1]}."):
+            path.pop()
+        path.append(scope)
+    return ".".join(path)

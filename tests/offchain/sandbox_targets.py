@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import subprocess
 import sys
@@ -86,3 +87,9 @@ def orphan(payload: Payload) -> Payload:
 
 def modules(payload: Payload) -> Payload:
     return {"modules": sorted(sys.modules), "environment": dict(os.environ), "cwd": os.getcwd(), "path": sys.path}
+
+
+def modules_after_import(payload: Payload) -> Payload:
+    for name in payload["modules"]:
+        importlib.import_module(name)
+    return {"modules": sorted(sys.modules)}
