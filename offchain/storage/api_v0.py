@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 _CHUNK_BYTES = 1 << 20
 # Every content that nobody has costs a thread for as long as the node runs: Kubo's library cannot be interrupted.
-_MAX_UNRESOLVED = 256
+_MAX_UNRESOLVED = 1024
 _CID = re.compile(r"(?:/ipfs/)?([A-Za-z0-9]{10,128})")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
@@ -65,7 +65,7 @@ class ApiV0:
 
     Args:
         node: the running node.
-        fetch_timeout_seconds: how long to look for content that is not here, unless the request says ``timeout``.
+        fetch_timeout_seconds: how long to look for content that is not here; a request may ask for less.
         max_add_bytes: the largest body of an ``add``.
     """
 
@@ -195,7 +195,7 @@ class ApiV0:
         """Fetch content within a time and open it; the file's name is gone as soon as nobody waits for it any more."""
         download = self._downloads.get(cid)
         if download is None:
-            if len(self._downloads) >= _MAX_UNRESOLVED:
+            if len(self._downloads) >= _MAX_UNRESOLVED and not self._node.has_root(cid):
                 raise Refused(f"already looking for {_MAX_UNRESOLVED} contents that nobody has; restart the node")
             download = self._start_download(cid)
         download.waiting += 1
@@ -233,7 +233,7 @@ class ApiV0:
         asked = _DURATION.fullmatch(request.query_params.get("timeout", ""))
         if asked is None:
             return self._fetch_timeout_seconds
-        return float(asked[1]) * _UNIT_SECONDS[asked[2]]
+        return min(float(asked[1]) * _UNIT_SECONDS[asked[2]], self._fetch_timeout_seconds)
 
 
 def _in_thread(call: Callable[[], T]) -> asyncio.Future[T]:

@@ -6,6 +6,7 @@ by the process of `offchain.storage.node`, and never by an import.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import io
@@ -14,6 +15,8 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+
+import base58
 
 from offchain.errors import RecoverableError, UnrecoverableError
 
@@ -111,6 +114,21 @@ class KuboNode:
         if not only_hash:
             (self._pins / cid).touch()
         return cid
+
+    def has_root(self, cid: str) -> bool:
+        """Tell whether the root block of a CIDv0 is here, without asking the network.
+
+        Args:
+            cid: any CID.
+        Returns:
+            True if the block is stored; False for every CID of another version.
+        Source: go-ds-flatfs, shard function next-to-last/2; keys are unpadded base32 multihashes.
+        """
+        try:
+            key = base64.b32encode(base58.b58decode(cid)).decode("ascii").rstrip("=")
+        except ValueError:
+            return False
+        return (self.repository / "blocks" / key[-3:-1] / f"{key}.data").is_file()
 
     def fetch(self, cid: str, file: Path) -> None:
         """Write content to a file; blocks until some peer has it, for ever if none does.
@@ -222,7 +240,18 @@ def _make_private(config_file: Path, swarm_port: int) -> None:
 
     Done before every start, because Kubo's defaults join the public network: bootstrap peers, DHT, mDNS, relays, UPnP.
     """
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        _close_to_the_network(config, swarm_port)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnrecoverableError(f"{config_file} is no Kubo configuration; name another --repo") from error
+    changed = config_file.with_suffix(".new")
+    changed.touch(mode=0o600)  # it carries the node's private key
+    changed.write_text(json.dumps(config, indent=2), encoding="utf-8")
+    os.replace(changed, config_file)
+
+
+def _close_to_the_network(config: dict[str, Any], swarm_port: int) -> None:
     config["Bootstrap"] = []
     config["Addresses"].update({"Swarm": [_LOOPBACK.format(port=swarm_port)], "API": [], "Gateway": []})
     config["Addresses"].update({"Announce": [], "AppendAnnounce": []})
@@ -245,7 +274,3 @@ def _make_private(config_file: Path, swarm_port: int) -> None:
         "WebTransport": False,
         "Websocket": False,
     }
-    changed = config_file.with_suffix(".new")
-    changed.touch(mode=0o600)  # it carries the node's private key
-    changed.write_text(json.dumps(config, indent=2), encoding="utf-8")
-    os.replace(changed, config_file)

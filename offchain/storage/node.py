@@ -124,7 +124,8 @@ def start_node(
         repository: its directory; made if it is missing.
         port: of the HTTP interface on loopback; 0 chooses a free one.
         swarm_port: for other nodes, on loopback; 0 chooses a free one.
-        fetch_timeout_seconds: how long the node looks for content that it does not have.
+        fetch_timeout_seconds: how long one request may look for content and bring it here; the next one goes on
+            where it was.
         max_add_bytes: the largest content that it accepts in one call.
         start_timeout_seconds: how long to wait for it.
     Returns:

@@ -1,8 +1,8 @@
 """Sealing: content that exactly the members of a committee can open, written with age (X25519, ChaCha20-Poly1305).
 
 Assumptions. Sealing hides content and detects any change to it; it does not say who sealed it, and it shows the
-content's length and the number of recipients (not who they are). Whoever holds an identity can open everything ever sealed to it.
-The padding to size classes is left out on purpose: the shapes of a model's activations are public.
+content's length and the number of recipients (not who they are). Whoever holds an identity can open
+everything ever sealed to it. Padding to size classes is left out on purpose: the shapes of activations are public.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _RECIPIENT_PREFIX = "age"
 # Source: RFC 7748, section 4.1.
 _FIELD_PRIME = 2**255 - 19
 # The u-coordinates of order 1, 2, 4 and 8, on the curve and its twist: a shared secret with one of them is zero,
-# whoever the sender is. age panics on them. Source: D. J. Bernstein, cr.yp.to/ecdh.html, "How do I validate public keys?"
+# whoever the sender is. age panics on them.
+# Source: D. J. Bernstein, cr.yp.to/ecdh.html, "How do I validate public keys?"
 _LOW_ORDER = frozenset(
     (
         0,
@@ -142,7 +143,8 @@ def encryption_key(raw: bytes, name: str = "encryption_key") -> EncryptionKey:
         The same bytes.
     Raises:
         InvalidInputError: wrong length; a point of low order, which would let anybody open the seal; or not the
-            canonical spelling, to which not even the key's owner could open (age binds the spelling into the wrapped key).
+            canonical spelling, to which not even the key's owner could open (age binds the spelling into the
+            wrapped key).
     """
     if len(raw) != KEY_BYTES:
         raise InvalidInputError(name, f"it has {len(raw)} bytes", _KEY_MEND)
