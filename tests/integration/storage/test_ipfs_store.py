@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -285,7 +286,7 @@ def test_get__node_killed_in_the_middle__is_unreachable(fresh: Path) -> None:
     relay = Relay(running.api_url, 1 << 20, running.kill)
     with pytest.raises(StoreUnreachable):
         IpfsStore(relay.url, 60).get(cid, max_bytes=len(content))
-    assert running.process.returncode is not None
+    assert running.process.wait(60) == -signal.SIGKILL
 
 
 def test_put__node_killed_in_the_middle__is_unreachable(fresh: Path) -> None:
@@ -293,4 +294,4 @@ def test_put__node_killed_in_the_middle__is_unreachable(fresh: Path) -> None:
     relay = Relay(running.api_url, 1 << 20, running.kill)
     with pytest.raises(StoreUnreachable):
         IpfsStore(relay.url, 60).put(content_of(48 << 20))
-    assert running.process.returncode is not None
+    assert running.process.wait(60) == -signal.SIGKILL
