@@ -1,7 +1,7 @@
 """What the migrations share: a ledger of what was deployed, and the deployment of one contract, once.
 
-A step looks its contract up in the ledger and, if the chain still has code there, leaves it alone: so every step may be run
-again, on a chain where all, some or none of them ran.
+A step looks its contract up in the ledger and, if the chain still has code there, leaves it alone: so every step may be
+run again, on a chain where all, some or none of them ran.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import requests
@@ -29,7 +29,7 @@ from offchain.toolchain import project_root
 CONTRACTS = ("Registry", "Staking", "Verifier", "Jobs")
 
 
-@lru_cache(maxsize=None)
+@cache
 def artefact(name: str) -> dict[str, Any]:
     """Read what Brownie compiled: ABI, bytecode and runtime bytecode of a contract.
 
@@ -144,7 +144,8 @@ class Connection:
             raise ChainUnreachable(self.rpc_url, type(error).__name__) from error
 
     def _rpc_error(self, function: str, error: Web3RPCError) -> Exception:
-        detail = (error.rpc_response or {}).get("error") or {}
+        response: Any = error.rpc_response or {}
+        detail = response.get("error") or {}
         message = str(detail.get("message", error))
         content = _bytes(_revert_data(detail.get("data")))
         if len(content) >= 4:
@@ -174,5 +175,3 @@ def _bytes(data: object) -> bytes:
         except ValueError:
             return b""
     return b""
-
-

@@ -82,8 +82,8 @@ def job_events(contracts: Contracts, job: bytes, first_block: int, last_block: i
 class EventFollower:
     """Reads events in order, a few blocks behind the head, and again over the last blocks in case they were replaced.
 
-    The caller stores the cursor after it has acted on what it was given: a crash in between gives the same events again,
-    so handling one twice must be harmless.
+    The caller stores the cursor after it has acted on what it was given: a crash in between gives the same events
+    again, so handling one twice must be harmless.
 
     Args:
         contracts: whose events.
@@ -109,7 +109,7 @@ def _decode(connection: Connection, log: Any) -> Event | None:
     abi = _event_abis().get(bytes(log["topics"][0])) if log["topics"] else None
     if abi is None:
         return None
-    decoded = get_event_data(connection.web3.codec, abi, log)  # type: ignore[arg-type]
+    decoded = get_event_data(connection.web3.codec, abi, log)
     return Event(
         name=decoded["event"],
         arguments=dict(decoded["args"]),

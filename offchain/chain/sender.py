@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eth_account.signers.local import LocalAccount
-from web3.contract.contract import ContractConstructor, ContractFunction
+from web3 import Web3
 from web3.exceptions import TransactionNotFound, Web3RPCError
 
 from offchain.chain.connection import Connection
@@ -59,8 +59,12 @@ class Sender:
         self._record = record
         self._lock = threading.Lock()
 
-    def send(self, call: ContractFunction | ContractConstructor, value_wei: int = 0) -> Receipt:
+    def send(self, call: Any, value_wei: int = 0) -> Receipt:
         """Simulate a call, send it, and wait until it is mined.
+
+        Args:
+            call: a bound web3 contract function or constructor.
+            value_wei: what to send along.
 
         Raises:
             TransactionRefused: the contract refuses it, in the simulation or on chain.
@@ -79,7 +83,9 @@ class Sender:
                         "value": value_wei,
                         "chainId": self.connection.chain_id,
                         "gas": min(int(estimate * GAS_MARGIN) + 10_000, MAX_GAS),
-                        "nonce": self.connection.web3.eth.get_transaction_count(self.address, "pending"),
+                        "nonce": self.connection.web3.eth.get_transaction_count(
+                            Web3.to_checksum_address(self.address), "pending"
+                        ),
                         **self._fees(),
                     }
                 )

@@ -47,9 +47,7 @@ def job_id(chain_id: int, jobs: Address, requester: Address, salt: bytes) -> Job
     """The id of a job (``Jobs.jobIdOf``): known before it is sent, and the same however often it is sent."""
     return JobId(
         keccak(
-            encode(
-                ["bytes32", "uint256", "address", "address", "bytes32"], [JOB_TAG, chain_id, jobs, requester, salt]
-            )
+            encode(["bytes32", "uint256", "address", "address", "bytes32"], [JOB_TAG, chain_id, jobs, requester, salt])
         )
     )
 

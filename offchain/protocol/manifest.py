@@ -1,8 +1,9 @@
 """The manifest: what a model is, as canonical JSON whose hash goes into the model's id.
 
-The bytes are pinned on IPFS and never reformatted: whoever reads a manifest hashes the bytes as they are. Weights do not
-appear: the ONNX segments and compiled circuits are sealed to the model's own key, and the manifest names the digests of the
-plain text. The verification keys, which fix the weights, the settings and the SRS are public.
+The bytes are pinned on IPFS and never reformatted: whoever reads a manifest hashes the bytes as they are. Weights do
+not appear: the ONNX segments are sealed to the model's own key, and the manifest names the digests of the plain text.
+The verification keys, which fix the weights, the settings and the SRS are public. Compiled circuits are not named:
+whoever may read the ONNX compiles it, and compares the verification key.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class SegmentRecord:
     """One segment. Digests are hex; CIDs of sealed content end in ``_sealed_cid``.
 
     Args:
+        operators: its operators in short, for readers.
         input_scale, output_scale: fixed-point fractional bits at each boundary.
         input_shape, output_shape: tensor dimensions, batch first.
         verification_key_digest: SHA-256 of the verification key.
@@ -73,6 +75,7 @@ class SegmentRecord:
         log_rows: the circuit has two to this power rows, of which ``rows`` are used.
     """
 
+    operators: str
     input_kind: LinkKind
     output_kind: LinkKind
     input_scale: int
@@ -88,8 +91,6 @@ class SegmentRecord:
     settings_cid: str
     onnx_digest: str
     onnx_sealed_cid: str
-    compiled_digest: str
-    compiled_sealed_cid: str
 
     def spec(self) -> tuple[object, ...]:
         """The fields of ``SegmentSpec`` in ``IRegistry.sol``, in order."""
@@ -112,7 +113,7 @@ class Manifest:
 
     Args:
         name: what its owner calls it.
-        model_key: X25519 public key (hex) to which its ONNX segments and compiled circuits are sealed.
+        model_key: X25519 public key (hex) to which its ONNX segments are sealed.
         input_bound: largest absolute value that an input may have, as a real number.
         tools: versions of what made the artefacts.
     """
@@ -168,7 +169,9 @@ def parse_manifest(content: bytes) -> Manifest:
         )
         canonical = manifest.to_bytes()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidInputError("manifest", f"fields are wrong ({error})", "use the manifest as it was pinned") from error
+        raise InvalidInputError(
+            "manifest", f"fields are wrong ({error})", "use the manifest as it was pinned"
+        ) from error
     if canonical != content:
         raise InvalidInputError("manifest", "its bytes are not canonical", "use the manifest as it was pinned")
     check_manifest(manifest)

@@ -16,8 +16,8 @@ def draw(
 ) -> tuple[tuple[Address, int], ...]:
     """Draw up to ``count`` distinct operators in proportion to stake, as ``Staking.draw`` does.
 
-    Draw i falls at ``keccak256(abi.encode(DRAW_TAG, seed, i)) mod remaining weight`` on the line on which the weights of
-    all operators still in the draw lie end to end, in the order of their leaves.
+    Draw i falls at ``keccak256(abi.encode(DRAW_TAG, seed, i)) mod remaining weight`` on the line on which the weights
+    of all operators still in the draw lie end to end, in the order of their leaves.
 
     Args:
         weights: operator and weight (wei) by leaf, as they stood at the end of the frozen block.
@@ -37,7 +37,7 @@ def draw(
 def draw_committee(
     weights: Sequence[tuple[Address, int]], seed: bytes, count: int, earlier: Collection[Address]
 ) -> tuple[tuple[Address, int], ...]:
-    """Draw a segment's committee as ``Jobs.draw`` does: apart from earlier committees, wherever there are workers enough."""
+    """Draw a segment's committee as ``Jobs.draw`` does: apart from earlier ones, if workers suffice."""
     committee = draw(weights, seed, count, earlier)
     return committee if len(committee) == count else draw(weights, seed, count)
 
