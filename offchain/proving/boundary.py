@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from offchain.proving.port import BoundaryMismatch, SegmentCircuit
 from offchain.protocol.links import LinkKind
+from offchain.proving.port import BoundaryMismatch, SegmentCircuit
 
 
 class SegmentEnds(Protocol):

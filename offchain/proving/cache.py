@@ -36,9 +36,7 @@ class ArtefactCache:
         for name in ("entries", "locks", "partial"):
             (root / name).mkdir(parents=True, exist_ok=True)
 
-    def get_or_make(
-        self, operation: str, inputs: Mapping[str, str | int], make: Callable[[Path], None]
-    ) -> Path:
+    def get_or_make(self, operation: str, inputs: Mapping[str, str | int], make: Callable[[Path], None]) -> Path:
         """Return the directory of an entry, and fill it first when it is missing.
 
         Args:

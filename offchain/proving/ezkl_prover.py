@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from offchain import sandbox
 from offchain.errors import InvalidInputError
+from offchain.protocol.field import FIELD_MODULUS, signed
+from offchain.protocol.links import LinkKind
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.points import decompress
 from offchain.proving.port import (
@@ -32,8 +34,6 @@ from offchain.proving.port import (
     Witness,
 )
 from offchain.proving.settings import read_settings
-from offchain.protocol.field import FIELD_MODULUS, signed
-from offchain.protocol.links import LinkKind
 
 BUILD_FORMAT = "build-1"
 _CONTRACT_NAME = re.compile(r"[A-Z][A-Za-z0-9_]{0,63}")
@@ -97,9 +97,7 @@ class EzklProver:
             mend = "see which operators the prover supports, or cut the model elsewhere"
             raise CircuitRefused(name, f"the prover refused to {function} it ({error.message})", mend) from error
 
-    def tune(
-        self, segments: Sequence[bytes], calibration: NDArray[np.float32], **choices: Any
-    ) -> Tuning:
+    def tune(self, segments: Sequence[bytes], calibration: NDArray[np.float32], **choices: Any) -> Tuning:
         """Choose settings; see :meth:`Prover.tune <offchain.proving.port.Prover.tune>`."""
         from offchain.proving.tuning import tune
 

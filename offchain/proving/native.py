@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -16,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ezkl
-
 from offchain.errors import InvalidInputError
 from offchain.proving.settings import canonical_settings
+
+ezkl: Any = importlib.import_module("ezkl")  # the type stubs that it ships are out of date
 
 REFUSED_MEND = "see which operators the prover supports, or cut the model elsewhere"
 _BYTES = 32

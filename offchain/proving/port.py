@@ -159,9 +159,7 @@ class SegmentCircuit:
 
     def verifying_key(self) -> VerifyingKey:
         """Read what a verifier needs from the cache."""
-        return VerifyingKey(
-            self.settings.read_bytes(), self.vk.read_bytes(), self.proof_bytes, self.instance_count
-        )
+        return VerifyingKey(self.settings.read_bytes(), self.vk.read_bytes(), self.proof_bytes, self.instance_count)
 
 
 @dataclass(frozen=True)

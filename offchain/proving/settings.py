@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from offchain.proving.port import CircuitRefused
 from offchain.protocol.links import LinkKind
+from offchain.proving.port import CircuitRefused
 
 _VISIBILITY = {LinkKind.KZG: "polycommit", LinkKind.POSEIDON: "hashed", LinkKind.PUBLIC: "public"}
 _KINDS = {"KZGCommit": LinkKind.KZG, "Hashed": LinkKind.POSEIDON, "Public": LinkKind.PUBLIC}

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offchain.errors import InvalidInputError
+from offchain.protocol.field import dequantise, quantise
+from offchain.protocol.links import LinkKind
 from offchain.proving.boundary import check_ends
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import Candidate, CircuitRefused, Drift, TunedSegment, Tuning
 from offchain.proving.settings import RunParameters, SettingsSummary, read_settings
-from offchain.protocol.field import dequantise, quantise
-from offchain.protocol.links import LinkKind
 
 MIN_LOG_ROWS = 8
 RESERVED_ROWS = 8
@@ -219,9 +219,11 @@ def _find_plan(search: _Search, scale: int, wide: NDArray[np.float64]) -> _Plan:
 
 
 def _raise_floor(summary: SettingsSummary) -> _Floor:
-    # A lookup's range goes with log-rows, and the failure does not say which range it was.
-    log_rows = summary.log_rows + 1 if summary.needs_lookups else MIN_LOG_ROWS
-    return _Floor(log_rows, _range_bits(summary.log_rows, summary.decomposition_legs) + (not summary.needs_lookups))
+    bits = _range_bits(summary.log_rows, summary.decomposition_legs)
+    if summary.needs_lookups:
+        # A lookup's range goes with log-rows, and the failure does not say which range it was.
+        return _Floor(summary.log_rows + 1, bits)
+    return _Floor(MIN_LOG_ROWS, bits + 1)
 
 
 def _range_bits(log_rows: int, legs: int) -> int:
@@ -272,6 +274,7 @@ def _rows_by_legs(search: _Search, scale: int) -> dict[tuple[int, int], int]:
 
 
 def _generate(search: _Search, choices: Sequence[tuple[int, RunParameters]]) -> _Plan:
+    names = [search.names[index] for index, _ in choices]
     jobs = [
         {"onnx": str(search.onnx[index]), "run_args": parameters.to_run_args(), "name": search.names[index]}
         for index, parameters in choices
@@ -279,7 +282,7 @@ def _generate(search: _Search, choices: Sequence[tuple[int, RunParameters]]) -> 
     limit = search.prover.limits.settings_seconds
     answer = search.prover.call("generate_settings", {"jobs": jobs}, limit, "model")
     settings = tuple(text.encode() for text in answer["settings"])
-    return _Plan(settings, tuple(read_settings(text, job["name"]) for text, job in zip(settings, jobs, strict=True)))
+    return _Plan(settings, tuple(read_settings(text, name) for text, name in zip(settings, names, strict=True)))
 
 
 def _ends(search: _Search, plan: _Plan) -> list[Ends]:
