@@ -13,6 +13,7 @@ from offchain.chain.connection import Connection
 from offchain.chain.deployment import Deployment
 from offchain.chain.errors import WrongChain
 from offchain.chain.sender import Receipt, Sender
+from offchain.protocol.duties import JobView
 from offchain.protocol.links import LinkKind
 from offchain.protocol.types import Address, Job, JobId, Link, Member, ModelId, Phase, Policy, Round
 
@@ -320,3 +321,24 @@ class Contracts:
             Verifier(connection, deployment.verifier),
             Jobs(connection, deployment.jobs),
         )
+
+
+def read_job(contracts: Contracts, job: JobId) -> JobView:
+    """Read a job whole, at one block, so that its parts agree.
+
+    Raises:
+        TransactionRefused: ``UnknownJob``.
+        ChainUnreachable: try again.
+    """
+    connection = contracts.connection
+    with connection.translated("eth_getBlockByNumber"):
+        block = connection.web3.eth.get_block("latest")
+    number = int(block["number"])
+    stored = contracts.jobs.job_of(job, number)
+    return JobView(
+        job=stored,
+        phase=contracts.jobs.phase_of(job, number),
+        rounds=tuple(contracts.jobs.round_of(job, segment, number) for segment in range(stored.segments)),
+        block_number=number,
+        timestamp=int(block["timestamp"]),
+    )

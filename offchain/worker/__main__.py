@@ -1,0 +1,93 @@
+"""``python -m offchain.worker CONFIG.json``: run one worker until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from offchain.chain.connection import Connection
+from offchain.chain.contracts import Contracts
+from offchain.chain.deployment import Deployment
+from offchain.chain.sender import Sender
+from offchain.errors import InterlockError, UnrecoverableError
+from offchain.proving.cache import ArtefactCache
+from offchain.proving.ezkl_prover import EzklProver
+from offchain.storage.ipfs import IpfsStore
+from offchain.storage.local import CachedStore
+from offchain.storage.sealing import Identity
+from offchain.worker.config import WorkerConfig, open_keystore
+from offchain.worker.daemon import Settings, Worker
+from offchain.worker.executor import Executor
+from offchain.worker.memory import Memory
+
+IPFS_TIMEOUT_SECONDS = 10.0
+
+
+def build_worker(config: WorkerConfig, worker_class: type[Worker] = Worker) -> Worker:
+    """Connect a worker to everything that its configuration names.
+
+    Raises:
+        InterlockError: something that it names is missing or wrong.
+    """
+    config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not config.identity.exists():
+        Identity.generate().save(config.identity)
+    identity = Identity.load(config.identity)
+    account = open_keystore(config.keystore, config.password_file)
+    connection = Connection(config.rpc_url)
+    contracts = Contracts.connect(connection, Deployment.load(config.deployment))
+    store = CachedStore(IpfsStore(config.ipfs_url, IPFS_TIMEOUT_SECONDS), config.state_directory / "content")
+    prover = EzklProver(ArtefactCache(config.cache_directory), threads=config.prover_threads)
+    return worker_class(
+        contracts,
+        Sender(connection, account),
+        store,
+        Executor(contracts, store, prover, identity),
+        Memory(config.state_directory / "memory.sqlite"),
+        identity,
+        Settings(config.stake_wei, config.models, config.poll_seconds, config.turn_seconds, config.claim_above_wei),
+    )
+
+
+def run(config_path: Path, worker_class: type[Worker] = Worker) -> int:
+    """Run a worker; returns the process's exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    stop = threading.Event()
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, end)
+    try:
+        config = WorkerConfig.load(config_path)
+        config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (config.state_directory / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UnrecoverableError(
+                    f"another worker uses {config.state_directory}; stop it, or give this one its own state_directory"
+                ) from None
+            build_worker(config, worker_class).run(stop)
+    except InterlockError as error:
+        logging.getLogger("offchain.worker").error("%s", error)
+        return 1
+    return 0
+
+
+def main() -> int:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m offchain.worker", description=__doc__)
+    parser.add_argument("config", type=Path, help="the worker's JSON configuration")
+    return run(parser.parse_args().config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""The worker's cycle: read events, look at every job it has a part in, do what is due.
+
+The chain decides what is due, so a worker that was killed, or saw a reorganisation, goes on. What it must not lose,
+the salt and the output behind each commitment, is on disk before the commitment is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from offchain.chain.contracts import Contracts, read_job
+from offchain.chain.errors import TransactionRefused
+from offchain.chain.events import Event, EventFollower
+from offchain.chain.sender import Sender
+from offchain.errors import InterlockError, InvalidInputError, RecoverableError, UnrecoverableError
+from offchain.protocol import hashing
+from offchain.protocol.duties import Action, Duty, JobView, duties_of
+from offchain.protocol.types import Address, JobId, ModelId
+from offchain.proving.port import Proof
+from offchain.storage.cid import Cid, cid_to_digest
+from offchain.storage.local import CachedStore
+from offchain.storage.sealing import Identity
+from offchain.worker.executor import Executor
+from offchain.worker.memory import Memory, Work
+
+_log = logging.getLogger(__name__)
+
+LOST_RACES = frozenset(
+    {"WrongPhase", "AlreadyCommitted", "AlreadyRevealed", "AlreadyProved", "AlreadyServing", "SeedNotReady"}
+)
+"""Refusals that mean only that somebody else, or an earlier life of this worker, was faster."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a worker behaves; see :class:`offchain.worker.config.WorkerConfig`."""
+
+    stake_wei: int
+    models: tuple[str, ...]
+    poll_seconds: float
+    turn_seconds: float
+    claim_above_wei: int
+
+
+class Worker:
+    """One operator's worker.
+
+    Args:
+        contracts, sender, store: the outside.
+        executor: executes and proves.
+        memory: what survives a restart.
+        identity: opens what is sealed to this worker.
+    """
+
+    def __init__(
+        self,
+        contracts: Contracts,
+        sender: Sender,
+        store: CachedStore,
+        executor: Executor,
+        memory: Memory,
+        identity: Identity,
+        settings: Settings,
+    ) -> None:
+        self._contracts = contracts
+        self._sender = sender
+        self._store = store
+        self._executor = executor
+        self._memory = memory
+        self._identity = identity
+        self._settings = settings
+        self._me = Address(sender.address)
+        self._follower = EventFollower(contracts, memory.cursor() or contracts.deployment.block)
+        self._served: set[ModelId] = set()
+        self._noticed: dict[tuple[JobId, Action, int], float] = {}
+        self._prover = ThreadPoolExecutor(1, thread_name_prefix="prove")
+        self._proofs: dict[tuple[JobId, int], Future[tuple[Proof, Cid]]] = {}
+        self._last_block = -1
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until told to stop. Passing faults are logged and waited out.
+
+        Raises:
+            UnrecoverableError: the configuration or the chain is wrong; a restart alone will not help.
+        """
+        pause = self._settings.poll_seconds
+        while not stop.is_set():
+            try:
+                self.cycle()
+                pause = self._settings.poll_seconds
+            except UnrecoverableError:
+                raise
+            except InterlockError as error:
+                pause = min(2 * pause, 10.0)
+                _log.warning("this cycle failed and is tried again in %.1f s: %s", pause, error)
+            stop.wait(pause)
+        self._prover.shutdown(wait=False, cancel_futures=True)
+
+    def cycle(self) -> None:
+        """Do everything that is due at the newest block; nothing, if there is no new one and nothing is under way."""
+        head = self._contracts.connection.block_number()
+        if head == self._last_block and not self._noticed and not self._proofs:
+            return
+        self._enrol()
+        self._store.flush()
+        for event in self._follower.poll():
+            self._handle(event)
+        for job in self._memory.open_jobs():
+            try:
+                self._attend(job)
+            except UnrecoverableError:
+                raise
+            except TransactionRefused as refused:
+                level = logging.DEBUG if refused.error in LOST_RACES else logging.WARNING
+                _log.log(level, "job %s: %s", job.hex()[:8], refused)
+            except (RecoverableError, InvalidInputError) as error:
+                _log.warning("job %s: %s", job.hex()[:8], error)
+        # Only now: a crash before this line reads the same events again.
+        self._memory.move_cursor(self._follower.cursor)
+        self._last_block = head
+
+    # --- taking part ------------------------------------------------------------------------------------------------
+
+    def _enrol(self) -> None:
+        """Publish the encryption key and bond, once. A bond that was slashed or is unbonding is left alone."""
+        staking = self._contracts.staking
+        if self._last_block >= 0:
+            return
+        if staking.encryption_key_of(self._me) != self._identity.encryption_key:
+            staking.set_encryption_key(self._sender, self._identity.encryption_key)
+        if staking.active_of(self._me) == 0 and staking.unbonding_of(self._me)[0] == 0:
+            staking.bond(self._sender, self._settings.stake_wei)
+            _log.info("bonded %d wei", self._settings.stake_wei)
+
+    def _handle(self, event: Event) -> None:
+        if event.name == "AccessGranted":
+            self._serve(ModelId(bytes(event.arguments["modelId"])))
+        elif event.name == "CommitteeDrawn" and self._me in event.arguments["operators"]:
+            self._memory.open_job(JobId(bytes(event.arguments["jobId"])))
+
+    def _serve(self, model_id: ModelId) -> None:
+        """Load a model that was granted, and enter its draws."""
+        wanted = self._settings.models
+        if model_id in self._served or (wanted and model_id.hex() not in wanted):
+            return
+        try:
+            self._executor.circuits(model_id)
+            if not self._contracts.staking.is_serving(self._me, model_id):
+                self._contracts.staking.serve(self._sender, model_id)
+            self._served.add(model_id)
+            _log.info("serving model %s", model_id.hex())
+        except (InvalidInputError, TransactionRefused) as error:
+            _log.warning("model %s is not served: %s", model_id.hex(), error)
+
+    # --- attending to a job -----------------------------------------------------------------------------------------
+
+    def _attend(self, job: JobId) -> None:
+        view = read_job(self._contracts, job)
+        if view.phase.is_terminal:
+            self._memory.close_job(job)
+            self._noticed = {key: since for key, since in self._noticed.items() if key[0] != job}
+            self._claim()
+            return
+        for duty in duties_of(view, self._me):
+            if self._is_my_turn(job, duty):
+                self._fulfil(view, duty)
+
+    def _is_my_turn(self, job: JobId, duty: Duty) -> bool:
+        if duty.rank == 0:
+            return True
+        since = self._noticed.setdefault((job, duty.action, duty.segment), time.monotonic())
+        return time.monotonic() - since >= duty.rank * self._settings.turn_seconds
+
+    def _fulfil(self, view: JobView, duty: Duty) -> None:
+        jobs, job = self._contracts.jobs, view.job.id
+        if duty.action is Action.COMMIT:
+            self._commit(view, duty.segment)
+        elif duty.action is Action.REVEAL:
+            self._reveal(view, duty.segment)
+        elif duty.action is Action.PROVE:
+            self._prove(view, duty.segment)
+        elif duty.action is Action.DRAW:
+            jobs.draw(self._sender, job)
+        elif duty.action is Action.SETTLE:
+            jobs.settle(self._sender, job)
+        elif duty.action is Action.FINALISE:
+            jobs.finalise(self._sender, job)
+        elif duty.action is Action.EXPIRE:
+            jobs.expire(self._sender, job)
+
+    def execute(self, view: JobView, segment: int) -> Work:
+        """Compute the output that this worker stands by."""
+        return self._executor.execute(view, segment)
+
+    def _commit(self, view: JobView, segment: int) -> None:
+        job = view.job.id
+        if self._memory.work(job, segment) is None:
+            self._memory.save(self.execute(view, segment))
+        work = self._memory.work(job, segment)
+        assert work is not None
+        commitment = hashing.commitment(
+            self._contracts.connection.chain_id,
+            self._contracts.jobs.address,
+            job,
+            segment,
+            self._me,
+            work.link,
+            work.salt,
+        )
+        self._contracts.jobs.commit(self._sender, job, commitment)
+        _log.info("job %s: committed to segment %d", job.hex()[:8], segment)
+
+    def _reveal(self, view: JobView, segment: int) -> None:
+        job = view.job.id
+        work = self._memory.work(job, segment)
+        if work is None:
+            raise RecoverableError(f"the salt of segment {segment} is lost with the state directory; nothing to reveal")
+        cid = self._executor.seal_output(view, work)
+        self._contracts.jobs.reveal(self._sender, job, work.link, work.salt, cid_to_digest(cid))
+        _log.info("job %s: revealed segment %d", job.hex()[:8], segment)
+
+    def _prove(self, view: JobView, segment: int) -> None:
+        """Start a proof beside the cycle, or send one that is done."""
+        key = (view.job.id, segment)
+        work = self._memory.work(*key)
+        if work is None:
+            raise RecoverableError(f"segment {segment} was executed in a state directory that is lost")
+        if key not in self._proofs:
+            self._proofs[key] = self._prover.submit(self._executor.prove, view.job.id, view.job.model_id, work)
+            return
+        if not self._proofs[key].done():
+            return
+        proof, cid = self._proofs.pop(key).result()
+        self._contracts.jobs.prove(self._sender, view.job.id, segment, proof.proof, proof.instances, cid_to_digest(cid))
+        _log.info("job %s: proved segment %d", view.job.id.hex()[:8], segment)
+
+    def _claim(self) -> None:
+        if self._contracts.jobs.credit_of(self._me) > self._settings.claim_above_wei:
+            self._contracts.jobs.claim(self._sender)

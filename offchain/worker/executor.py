@@ -1,0 +1,147 @@
+"""Doing a segment's work: find the input, execute, seal the output, prove."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+
+from offchain.chain.contracts import Contracts
+from offchain.errors import InvalidInputError, RecoverableError
+from offchain.models.loading import fetch_manifest, find_identity, load_circuits
+from offchain.protocol.duties import JobView
+from offchain.protocol.field import decode_elements, encode_elements
+from offchain.protocol.links import LinkKind, link_of_commitment, link_of_values
+from offchain.protocol.types import JobId, Link, ModelId
+from offchain.proving.ezkl_prover import EzklProver
+from offchain.proving.port import Proof, SegmentCircuit, Witness
+from offchain.storage.cid import Cid, digest_to_cid
+from offchain.storage.port import ContentStore
+from offchain.storage.sealing import EncryptionKey, Identity, seal, unseal
+from offchain.worker.memory import Work
+
+_log = logging.getLogger(__name__)
+
+SEAL_OVERHEAD_BYTES = 16_384
+"""More than age adds for the largest committee and activation that the protocol allows."""
+
+
+class NotGranted(RecoverableError):
+    """The model's key was not sealed to this worker, or not yet."""
+
+
+class NoUsableInput(RecoverableError):
+    """None of the copies of an input could be fetched, opened and matched with its link."""
+
+
+class Executor:
+    """Executes and proves segments of the models that the worker was granted.
+
+    Args:
+        contracts, store, prover: the outside.
+        identity: opens what is sealed to this worker.
+    """
+
+    def __init__(self, contracts: Contracts, store: ContentStore, prover: EzklProver, identity: Identity) -> None:
+        self._contracts = contracts
+        self._store = store
+        self._prover = prover
+        self._identity = identity
+        self._circuits: dict[ModelId, tuple[SegmentCircuit, ...]] = {}
+
+    def circuits(self, model_id: ModelId) -> tuple[SegmentCircuit, ...]:
+        """Load a model: fetched, opened, compiled and compared with what is registered.
+
+        Raises:
+            NotGranted: the model's key was not sealed to this worker.
+            ModelMismatch: the model is not what it is registered as.
+        """
+        if model_id not in self._circuits:
+            manifest = fetch_manifest(self._contracts, self._store, model_id)
+            identity = find_identity(self._contracts, self._store, model_id, manifest, self._identity)
+            if identity is None:
+                raise NotGranted(f"model {model_id.hex()} was not granted to this worker")
+            self._circuits[model_id] = load_circuits(manifest, self._store, self._prover, identity)
+        return self._circuits[model_id]
+
+    def execute(self, view: JobView, segment: int) -> Work:
+        """Execute a segment on the input that its opening link stands for.
+
+        Raises:
+            NoUsableInput: no copy of the input could be had; try again.
+            InputOutOfRange: the circuit cannot take this input.
+        """
+        circuit = self.circuits(view.job.model_id)[segment]
+        expected = opening_link(view, segment)
+        for cid in _input_cids(view, segment):
+            elements = self._fetch(cid, circuit)
+            if elements is None:
+                continue
+            witness = self._prover.witness(circuit, elements, name=f"segment[{segment}]")
+            if input_link(circuit, witness, elements) != expected:
+                _log.warning("the activation at %s does not match the link that it was revealed with", cid)
+                continue
+            link = output_link(circuit, witness)
+            return Work(view.job.id, segment, elements, witness.outputs, link, secrets.token_bytes(32))
+        raise NoUsableInput(f"no copy of the input of segment {segment} of job {view.job.id.hex()} can be used")
+
+    def seal_output(self, view: JobView, work: Work) -> Cid:
+        """Seal an output to whoever needs it next, and pin it: the next committee, or at the end the requester."""
+        if work.segment + 1 == view.job.segments:
+            recipients = [view.job.result_key]
+        else:
+            members = view.rounds[work.segment + 1].members
+            recipients = [self._contracts.staking.encryption_key_of(member.operator) for member in members]
+        keys = [EncryptionKey(key) for key in recipients]
+        return self._store.put(seal(encode_elements(work.outputs), keys))
+
+    def prove(self, job: JobId, model_id: ModelId, work: Work) -> tuple[Proof, Cid]:
+        """Prove a segment that was executed before, and pin the proof.
+
+        Raises:
+            ProverFailed: it took too long or too much memory; try again.
+        """
+        circuit = self.circuits(model_id)[work.segment]
+        witness = self._prover.witness(circuit, work.inputs, name=f"segment[{work.segment}]")
+        proof = self._prover.prove(circuit, witness, name=f"segment[{work.segment}] of job {job.hex()[:8]}")
+        return proof, self._store.put(proof.to_json())
+
+    def _fetch(self, cid: Cid, circuit: SegmentCircuit) -> tuple[int, ...] | None:
+        """Fetch and open one copy; None if it cannot be had or is nonsense: another copy may do."""
+        limit = 32 * circuit.input_elements + SEAL_OVERHEAD_BYTES
+        try:
+            elements = decode_elements(unseal(self._store.get(cid, max_bytes=limit), self._identity))
+        except (RecoverableError, InvalidInputError, ValueError) as error:
+            _log.warning("the activation at %s cannot be used: %s", cid, error)
+            return None
+        return elements if len(elements) == circuit.input_elements else None
+
+
+def opening_link(view: JobView, segment: int) -> Link:
+    """The link that a segment must open with: the job's input, or what the segment before it settled on."""
+    return view.job.input_link if segment == 0 else view.rounds[segment - 1].settled_link
+
+
+def input_link(circuit: SegmentCircuit, witness: Witness, elements: Sequence[int]) -> Link:
+    """The link of a segment's input, as its proof would show it."""
+    return _link(circuit.input_kind, witness.input_commitment, elements)
+
+
+def output_link(circuit: SegmentCircuit, witness: Witness) -> Link:
+    """The link of a segment's output, as its proof would show it."""
+    return _link(circuit.output_kind, witness.output_commitment, witness.outputs)
+
+
+def _link(kind: LinkKind, commitment: bytes | None, values: Sequence[int]) -> Link:
+    if kind is LinkKind.PUBLIC:
+        return Link(link_of_values(values))
+    assert commitment is not None
+    if kind is LinkKind.POSEIDON:
+        return Link(link_of_values([int.from_bytes(commitment, "big")]))
+    return Link(link_of_commitment(commitment))
+
+
+def _input_cids(view: JobView, segment: int) -> tuple[Cid, ...]:
+    if segment == 0:
+        return (digest_to_cid(view.job.input_cid),)
+    return tuple(digest_to_cid(member.activation_cid) for member in view.rounds[segment - 1].supporters)
