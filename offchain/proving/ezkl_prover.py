@@ -175,6 +175,17 @@ class EzklProver:
         )
         return bytes.fromhex(answer["commitment"])
 
+    def commit_under(self, elements: Sequence[int], verifying_key: VerifyingKey, srs: Srs) -> bytes:
+        """Return the same commitment as :meth:`commit`, for whoever holds the verification key but not the circuit."""
+        _check_field("elements", elements)
+        with tempfile.TemporaryDirectory() as directory:
+            settings, key = Path(directory) / "settings.json", Path(directory) / "vk.key"
+            settings.write_bytes(verifying_key.settings)
+            key.write_bytes(verifying_key.key)
+            payload = {"settings": str(settings), "vk": str(key), "srs": str(srs.path), "elements": list(elements)}
+            answer = self.call("commit", payload, self.limits.witness_seconds, "elements")
+        return bytes.fromhex(answer["commitment"])
+
     def witness(self, circuit: SegmentCircuit, elements: Sequence[int], *, name: str = "segment") -> Witness:
         """Execute a segment exactly."""
         check_input(circuit, elements, f"{name}.input")
