@@ -1,0 +1,73 @@
+"""Turning what a person sends into the field elements that a model takes, or into an error that says what to mend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from offchain.errors import InvalidInputError
+from offchain.protocol.field import quantise
+from offchain.protocol.manifest import Manifest
+
+
+def read_input(raw: object, manifest: Manifest, field: str = "input") -> tuple[int, ...]:
+    """Validate a nested list of numbers against a model's input and quantise it.
+
+    Args:
+        raw: nested lists in the model's input shape; the leading batch dimension of 1 may be left out.
+        manifest: the model.
+        field: what errors call it.
+
+    Returns:
+        Field elements in row-major order, at the first segment's input scale.
+
+    Raises:
+        InvalidInputError: naming the element that is missing, not a finite number, or out of range.
+    """
+    shape = manifest.segments[0].input_shape
+    expected = shape
+    if _depth(raw) == len(shape) - 1 and shape[0] == 1:
+        expected = shape[1:]
+    values = []
+    for place, value in _walk(raw, expected, field, shape):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InvalidInputError(place, f"{_show(value)} is not a number", "send numbers only")
+        if not math.isfinite(value):
+            raise InvalidInputError(place, f"{value} is not finite", "replace NaN and infinities before sending")
+        if abs(value) > manifest.input_bound:
+            raise InvalidInputError(
+                place,
+                f"{value} is beyond ±{manifest.input_bound:g}, the range that the model was compiled for",
+                "scale inputs as the model's data was, or clip them",
+            )
+        values.append(float(value))
+    return quantise(values, manifest.segments[0].input_scale)
+
+
+def _walk(raw: object, shape: tuple[int, ...], place: str, whole: tuple[int, ...]) -> Iterator[tuple[str, object]]:
+    if not shape:
+        yield place, raw
+        return
+    if not isinstance(raw, list):
+        raise InvalidInputError(
+            place, f"a list of {shape[0]} is expected, not {_show(raw)}", f"send nested lists of shape {list(whole)}"
+        )
+    if len(raw) != shape[0]:
+        raise InvalidInputError(
+            place, f"it has {len(raw)} entries instead of {shape[0]}", f"send nested lists of shape {list(whole)}"
+        )
+    for index, entry in enumerate(raw):
+        yield from _walk(entry, shape[1:], f"{place}[{index}]", whole)
+
+
+def _depth(raw: object) -> int:
+    depth = 0
+    while isinstance(raw, list):
+        depth += 1
+        raw = raw[0] if raw else None
+    return depth
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,52 @@
+"""Policies that a requester can name, and their bounds in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from offchain.errors import InvalidInputError
+from offchain.protocol.types import Policy
+
+DEFAULT_POLICY = Policy(
+    committee_size=3,
+    quorum_bps=6667,
+    proof_permille=1000,
+    input_seconds=120,
+    commit_seconds=120,
+    reveal_seconds=120,
+    prove_seconds=300,
+)
+"""Three workers a segment, two thirds of their stake, every segment proved."""
+
+MAX_COMMITTEE = 21
+MIN_WINDOW_SECONDS = 2
+MAX_WINDOW_SECONDS = 3600
+
+
+def read_policy(changes: dict[str, object]) -> Policy:
+    """Change fields of the default policy, within the bounds that the contract enforces (``Policies.sol``).
+
+    Raises:
+        InvalidInputError: naming the field that is unknown or out of bounds.
+    """
+    known = set(DEFAULT_POLICY.__dataclass_fields__)
+    for name, value in changes.items():
+        if name not in known:
+            raise InvalidInputError(f"policy.{name}", "it is not a field of a policy", f"use one of {sorted(known)}")
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InvalidInputError(f"policy.{name}", f"{value!r} is not a whole number", "send a whole number")
+    policy = replace(DEFAULT_POLICY, **changes)  # type: ignore[arg-type]
+    bounds = {
+        "committee_size": (1, MAX_COMMITTEE),
+        "quorum_bps": (5001, 10_000),
+        "proof_permille": (0, 1000),
+        **{
+            name: (MIN_WINDOW_SECONDS, MAX_WINDOW_SECONDS)
+            for name in ("input_seconds", "commit_seconds", "reveal_seconds", "prove_seconds")
+        },
+    }
+    for name, (least, most) in bounds.items():
+        value = getattr(policy, name)
+        if not least <= value <= most:
+            raise InvalidInputError(f"policy.{name}", f"{value} is out of bounds", f"use {least} to {most}")
+    return policy
