@@ -1,0 +1,70 @@
+"""One model, nine workers and a job that waits for all its proofs, on a real chain and a real IPFS node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from offchain.chain.contracts import Contracts
+from offchain.chain.sender import Sender
+from offchain.protocol.types import Address, Phase
+from offchain.proving.ezkl_prover import EzklProver
+from offchain.storage.ipfs import IpfsStore
+from offchain.storage.sealing import Identity
+from tests.harness import Play, ReadyModel, Worker, enroll, ready_model, running_store, test_prover
+from tests.local_chain import LocalChain
+from tests.models import mlp
+
+VALUES = (0.7, -1.2, 0.3, 1.9)
+OTHER_VALUES = (-0.4, 0.9, 1.1, -1.6)
+
+
+@pytest.fixture(scope="session")
+def prover() -> EzklProver:
+    """The prover, with a cache that outlives the run."""
+    return test_prover()
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IpfsStore]:
+    """A real IPFS node."""
+    with running_store(tmp_path_factory.mktemp("ipfs")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def model(prover: EzklProver, store: IpfsStore, contracts: Contracts, deployer: Sender) -> ReadyModel:
+    """A network of three linear layers, one a segment."""
+    return ready_model(mlp((4, 6, 5, 3), seed=3), prover, store, contracts, deployer)
+
+
+@pytest.fixture(scope="session")
+def other_weights(prover: EzklProver, store: IpfsStore, contracts: Contracts, deployer: Sender) -> ReadyModel:
+    """The same architecture with other weights."""
+    return ready_model(mlp((4, 6, 5, 3), seed=4), prover, store, contracts, deployer)
+
+
+@pytest.fixture(scope="session")
+def workers(chain: LocalChain, contracts: Contracts, model: ReadyModel) -> dict[Address, Worker]:
+    """As many as three disjoint committees of three take."""
+    return enroll(chain, contracts, model, 9, "attacked worker")
+
+
+@pytest.fixture(scope="session")
+def requester(chain: LocalChain) -> Worker:
+    """Who asks for jobs and reads results."""
+    return Worker(chain.instant("attacked requester"), Identity.generate())
+
+
+@pytest.fixture(scope="session")
+def proving(
+    contracts: Contracts,
+    store: IpfsStore,
+    prover: EzklProver,
+    model: ReadyModel,
+    workers: dict[Address, Worker],
+    requester: Worker,
+) -> Play:
+    """A job whose three segments have settled and must all be proved."""
+    return Play(contracts, store, prover, model, workers, requester, VALUES).run(until=Phase.PROVING)
