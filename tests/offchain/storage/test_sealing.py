@@ -69,15 +69,15 @@ def test_unseal__every_byte_flipped_in_turn__is_refused() -> None:
             unseal(bytes(changed), MEMBERS[1])
 
 
-@given(data=st.data())
+@given(cut=st.integers(min_value=0, max_value=2**32), tail=st.binary(min_size=1, max_size=100))
 @settings(max_examples=60, deadline=None)
-def test_unseal__cut_or_lengthened__is_refused(data: st.DataObject) -> None:
+def test_unseal__cut_or_lengthened__is_refused(cut: int, tail: bytes) -> None:
     sealed = seal(b"activation" * 20_000, KEYS[:2])  # several 64 KiB chunks of age's stream
-    cut = data.draw(st.integers(min_value=0, max_value=len(sealed) - 1))
+    # The draw must not depend on the length: age adds a random "grease" line, so the length differs from call to call.
     with pytest.raises(SealBroken):
-        unseal(sealed[:cut], MEMBERS[0])
+        unseal(sealed[: cut % len(sealed)], MEMBERS[0])
     with pytest.raises(SealBroken):
-        unseal(sealed + data.draw(st.binary(min_size=1, max_size=100)), MEMBERS[0])
+        unseal(sealed + tail, MEMBERS[0])
 
 
 @given(content=st.binary(max_size=300))
