@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import Relay, http_answer
+from faulty_servers import Relay, http_answer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -19,6 +19,7 @@ import requests
 
 from offchain.storage.cid import cid_of
 from offchain.storage.ipfs import IpfsStore
+from offchain.storage.kubo import KuboNode
 from offchain.storage.node import NodeStartFailed, RunningNode, start_node
 from offchain.storage.port import ContentUnavailable, StoreUnreachable
 
@@ -187,6 +188,14 @@ def test_cat__same_missing_content_again_and_again__costs_one_thread(node: Runni
 def test_cat__done__leaves_no_scratch_file(node: RunningNode, store: IpfsStore) -> None:
     store.get(store.put(LARGE), max_bytes=len(LARGE))
     wait_until(lambda: not list((node.repository / "interlock" / "scratch").iterdir()))
+
+
+def test_has_root__put_or_not__tells_without_the_network(node: RunningNode, store: IpfsStore) -> None:
+    looking = object.__new__(KuboNode)  # a second real one on this repository is refused, and none is needed to look
+    looking.repository = node.repository
+    assert looking.has_root(store.put(LARGE))
+    assert not looking.has_root(cid_of(b"never put"))
+    assert not looking.has_root("bafy-no-base58-0OIl")
 
 
 def test_connect_peer__two_nodes__exchange_and_pin_content(node: RunningNode, store: IpfsStore, fresh: Path) -> None:
