@@ -31,10 +31,10 @@ class ArtefactCache:
     """
 
     def __init__(self, root: Path, max_bytes: int | None = None) -> None:
-        self.root = root
+        self.root = root.resolve()  # child processes may work elsewhere
         self._max_bytes = max_bytes
         for name in ("entries", "locks", "partial"):
-            (root / name).mkdir(parents=True, exist_ok=True)
+            (self.root / name).mkdir(parents=True, exist_ok=True)
 
     def get_or_make(self, operation: str, inputs: Mapping[str, str | int], make: Callable[[Path], None]) -> Path:
         """Return the directory of an entry, and fill it first when it is missing.

@@ -97,11 +97,30 @@ class EzklProver:
             mend = "see which operators the prover supports, or cut the model elsewhere"
             raise CircuitRefused(name, f"the prover refused to {function} it ({error.message})", mend) from error
 
-    def tune(self, segments: Sequence[bytes], calibration: NDArray[np.float32], **choices: Any) -> Tuning:
+    def tune(
+        self,
+        segments: Sequence[bytes],
+        calibration: NDArray[np.float32],
+        *,
+        kinds: Sequence[LinkKind] | None = None,
+        max_log_rows: int = 17,
+        max_drift: float = 0.05,
+        scales: Sequence[int] = (7, 8, 10),
+        column_blocks: int = 1,
+    ) -> Tuning:
         """Choose settings; see :meth:`Prover.tune <offchain.proving.port.Prover.tune>`."""
         from offchain.proving.tuning import tune
 
-        return tune(self, segments, calibration, **choices)
+        return tune(
+            self,
+            segments,
+            calibration,
+            kinds=kinds,
+            max_log_rows=max_log_rows,
+            max_drift=max_drift,
+            scales=scales,
+            column_blocks=column_blocks,
+        )
 
     def build(
         self, onnx: bytes, settings: bytes, srs: Srs, *, input_bound: float | None = None, name: str = "segment"

@@ -352,7 +352,7 @@ class Prover(Protocol):
     def commit(self, elements: Sequence[int], circuit: SegmentCircuit) -> bytes:
         """Return the 64-byte KZG commitment that proofs of this circuit carry for these elements."""
 
-    def witness(self, circuit: SegmentCircuit, elements: Sequence[int]) -> Witness:
+    def witness(self, circuit: SegmentCircuit, elements: Sequence[int], *, name: str = "segment") -> Witness:
         """Execute a segment exactly.
 
         Raises:
@@ -368,7 +368,7 @@ class Prover(Protocol):
         Raises: as :meth:`witness`.
         """
 
-    def prove(self, circuit: SegmentCircuit, witness: Witness) -> Proof:
+    def prove(self, circuit: SegmentCircuit, witness: Witness, *, name: str = "segment") -> Proof:
         """Prove, and check the proof before it is returned.
 
         Raises:

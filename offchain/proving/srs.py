@@ -52,7 +52,7 @@ def load_srs(path: Path, origin: SrsOrigin) -> Srs:
             digest = hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         raise InvalidInputError("srs", f"cannot read {path} ({error.strerror})", mend) from error
-    return Srs(path, log_rows, digest, origin)
+    return Srs(path.resolve(), log_rows, digest, origin)
 
 
 def srs_file_bytes(log_rows: int) -> int:

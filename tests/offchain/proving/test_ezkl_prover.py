@@ -333,3 +333,16 @@ def test_prove__public_ends__expose_input_and_output(prover: EzklProver, calibra
     assert proof.instances == (*elements, *witness.outputs)
     assert witness.input_commitment is None
     prover.verify(circuit.verifying_key(), srs, proof)
+
+
+def test_insecure_srs__second_process_cache__is_the_same_file(prover: EzklProver, srs: Srs) -> None:
+    again = insecure_srs(EzklProver(ArtefactCache(prover.cache.root), LIMITS), srs.log_rows)
+    assert again == srs
+    assert again.origin == "insecure-dev"
+    assert again.digest == hashlib.sha256(srs.path.read_bytes()).digest()
+
+
+def test_prove__out_of_time__fails_recoverably(prover: EzklProver, chain: ProvedChain) -> None:
+    hurried = EzklProver(prover.cache, replace(LIMITS, prove_seconds=0.05))
+    with pytest.raises(ProverFailed, match="prove of segment: timeout"):
+        hurried.prove(chain.circuits[0], chain.witnesses[0])
