@@ -1,0 +1,45 @@
+"""A chain whose clock moves one second a block and no further by itself, and the stage upon it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from migrations.steps import migrate_all
+from offchain.chain.connection import Connection
+from offchain.chain.contracts import Contracts
+from tests.contracts.stage import STAKES, Stage
+from tests.local_chain import LocalChain, running_anvil
+
+
+@pytest.fixture(scope="session")
+def clockwork() -> Iterator[LocalChain]:
+    """The chain."""
+    with running_anvil() as anvil:
+        chain = LocalChain(Connection(anvil.url))
+        chain.rpc("anvil_setBlockTimestampInterval", 1)
+        yield chain
+
+
+@pytest.fixture(scope="session")
+def _stage(clockwork: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    deployment = migrate_all(clockwork.sender("deployer"), tmp_path_factory.mktemp("stage") / "record.json")
+    stage = Stage(
+        clockwork,
+        Contracts.connect(clockwork.connection, deployment),
+        requester=clockwork.instant("requester"),
+        owner=clockwork.instant("owner"),
+    )
+    stage.model = stage.register_segments(3)
+    stage.workers = tuple(clockwork.instant(f"worker {index}") for index in range(len(STAKES)))
+    for worker, stake_wei in zip(stage.workers, STAKES, strict=True):
+        stage.join(worker, stake_wei)
+    return stage
+
+
+@pytest.fixture
+def stage(_stage: Stage) -> Iterator[Stage]:
+    """Three workers that serve a model of three segments; whatever the test does to the chain is taken back."""
+    with _stage.chain.isolated():
+        yield Stage(**vars(_stage))
