@@ -9,7 +9,7 @@ class ChainUnreachable(RecoverableError):
     """The RPC endpoint does not answer, or answers with something other than JSON-RPC."""
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"the chain's RPC at {url} does not answer: {reason}")
+        super().__init__(f"the chain's RPC at {url} did not serve a call: {reason}")
         self.url = url
         self.reason = reason
 

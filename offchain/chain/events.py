@@ -82,7 +82,7 @@ def job_events(contracts: Contracts, job: bytes, first_block: int, last_block: i
 class EventFollower:
     """Reads events in order, a few blocks behind the head, and again over the last blocks in case they were replaced.
 
-    The caller stores the cursor after it has acted on what it was given: a crash in between gives the same events
+    The caller moves the cursor after it has acted on what it was given: a failure in between gives the same events
     again, so handling one twice must be harmless.
 
     Args:
@@ -96,13 +96,15 @@ class EventFollower:
         self._overlap_blocks = overlap_blocks
         self.cursor = cursor
 
-    def poll(self) -> tuple[Event, ...]:
-        """Read what is new, and what may have changed, and move the cursor past it."""
+    def poll(self) -> tuple[tuple[Event, ...], int]:
+        """Read what is new, and what may have changed, and say what to :meth:`advance` to once it is handled."""
         head = self._contracts.connection.block_number()
         first = max(self._contracts.deployment.block, self.cursor - self._overlap_blocks)
-        events = tuple(read_events(self._contracts, first, head))
-        self.cursor = head + 1
-        return events
+        return tuple(read_events(self._contracts, first, head)), head + 1
+
+    def advance(self, cursor: int) -> None:
+        """Count everything before ``cursor`` as handled."""
+        self.cursor = cursor
 
 
 def _decode(connection: Connection, log: Any) -> Event | None:

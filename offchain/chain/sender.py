@@ -9,13 +9,15 @@ from typing import Any
 
 from eth_account.signers.local import LocalAccount
 from web3 import Web3
-from web3.exceptions import TransactionNotFound, Web3RPCError
+from web3.exceptions import ContractLogicError, TransactionNotFound, Web3RPCError
 
 from offchain.chain.connection import Connection
 from offchain.chain.errors import TransactionNotMined, TransactionRefused
 
-GAS_MARGIN = 1.25
-"""Over the estimate: between simulation and inclusion another transaction may lengthen the same path."""
+GAS_HEADROOM = 600_000
+"""Over the estimate: a block later the same call may have to start new checkpoints in a sum tree, which an estimate
+made in a block that had them already does not count. What is not used costs nothing."""
+ESTIMATES = 5
 MAX_GAS = 16_777_216
 """EIP-7825: no transaction may use more."""
 
@@ -75,14 +77,13 @@ class Sender:
         name = getattr(call, "fn_name", "constructor")
         with self._lock:
             with self.connection.translated(name):
-                # Estimating runs the call, and so is the simulation: what the contract refuses is never sent.
-                estimate = call.estimate_gas({"from": self.address, "value": value_wei})
+                estimate = self._simulate(call, value_wei)
                 transaction: dict[str, Any] = call.build_transaction(
                     {
                         "from": self.address,
                         "value": value_wei,
                         "chainId": self.connection.chain_id,
-                        "gas": min(int(estimate * GAS_MARGIN) + 10_000, MAX_GAS),
+                        "gas": min(estimate * 5 // 4 + GAS_HEADROOM, MAX_GAS),
                         "nonce": self.connection.web3.eth.get_transaction_count(
                             Web3.to_checksum_address(self.address), "pending"
                         ),
@@ -102,6 +103,43 @@ class Sender:
         if self._record is not None:
             self._record(receipt)
         return receipt
+
+    def _simulate(self, call: Any, value_wei: int) -> int:
+        """Run a call without sending it, so that what the contract refuses is never sent; returns the gas it takes."""
+        options = {"from": self.address, "value": value_wei}
+        for attempt in range(ESTIMATES):
+            try:
+                return int(call.estimate_gas(options))
+            except ContractLogicError:
+                raise
+            except Web3RPCError:
+                # Anvil estimates against a block that others are filling meanwhile, and may run out of gas in it.
+                if attempt + 1 == ESTIMATES:
+                    raise
+                time.sleep(0.1 * (attempt + 1))
+        raise AssertionError("unreachable")
+
+    def transfer(self, recipient: str, amount_wei: int) -> str:
+        """Send plain currency and wait until it is mined; returns the transaction's hash.
+
+        Raises:
+            InsufficientFunds, TransactionNotMined, ChainUnreachable: as :meth:`send`.
+        """
+        with self._lock:
+            with self.connection.translated("transfer"):
+                transaction: dict[str, Any] = {
+                    "from": self.address,
+                    "to": Web3.to_checksum_address(recipient),
+                    "value": amount_wei,
+                    "gas": 21_000,
+                    "chainId": self.connection.chain_id,
+                    "nonce": self.connection.web3.eth.get_transaction_count(
+                        Web3.to_checksum_address(self.address), "pending"
+                    ),
+                    **self._fees(),
+                }
+            mined = self._send_until_mined("transfer", transaction)
+        return "0x" + bytes(mined["transactionHash"]).hex()
 
     def _fees(self) -> dict[str, int]:
         base = self.connection.web3.eth.get_block("latest").get("baseFeePerGas")

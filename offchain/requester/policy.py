@@ -36,14 +36,15 @@ def read_policy(changes: dict[str, object]) -> Policy:
         if isinstance(value, bool) or not isinstance(value, int):
             raise InvalidInputError(f"policy.{name}", f"{value!r} is not a whole number", "send a whole number")
     policy = replace(DEFAULT_POLICY, **changes)  # type: ignore[arg-type]
+    window = (MIN_WINDOW_SECONDS, MAX_WINDOW_SECONDS)
     bounds = {
         "committee_size": (1, MAX_COMMITTEE),
         "quorum_bps": (5001, 10_000),
         "proof_permille": (0, 1000),
-        **{
-            name: (MIN_WINDOW_SECONDS, MAX_WINDOW_SECONDS)
-            for name in ("input_seconds", "commit_seconds", "reveal_seconds", "prove_seconds")
-        },
+        "input_seconds": window,
+        "commit_seconds": window,
+        "reveal_seconds": window,
+        "prove_seconds": window,
     }
     for name, (least, most) in bounds.items():
         value = getattr(policy, name)

@@ -107,7 +107,8 @@ class Worker:
             return
         self._enrol()
         self._store.flush()
-        for event in self._follower.poll():
+        events, cursor = self._follower.poll()
+        for event in events:
             self._handle(event)
         for job in self._memory.open_jobs():
             try:
@@ -119,8 +120,9 @@ class Worker:
                 _log.log(level, "job %s: %s", job.hex()[:8], refused)
             except (RecoverableError, InvalidInputError) as error:
                 _log.warning("job %s: %s", job.hex()[:8], error)
-        # Only now: a crash before this line reads the same events again.
-        self._memory.move_cursor(self._follower.cursor)
+        # Only now: a failure before this line reads the same events again.
+        self._memory.move_cursor(cursor)
+        self._follower.advance(cursor)
         self._last_block = head
 
     # --- taking part ------------------------------------------------------------------------------------------------

@@ -1,0 +1,271 @@
+"""The local network: started whole, watched, and stopped whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+
+from migrations.steps import migrate_all
+from offchain.chain.contracts import Contracts
+from offchain.chain.sender import Sender
+from offchain.errors import UnrecoverableError
+from offchain.network.processes import DEV_MNEMONIC, Running, free_port, ready_line, start_chain, start_python
+from offchain.protocol.types import ModelId
+from offchain.worker.config import WorkerConfig, create_keystore, open_keystore
+
+ETHER = 10**18
+RECORD = "network.json"
+
+Report = Callable[[str], None]
+
+
+def say_nothing(message: str) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What a local network is made of.
+
+    Args:
+        directory: keys, logs and state; emptied at every start.
+        cache_directory: circuits and keys, kept from one start to the next.
+        chain: ``anvil`` or ``ganache``.
+        workers: how many worker processes.
+        gateway_port: 0 for a free one.
+        stake_wei: each worker's bond.
+        srs: a structured reference string for new models, with its origin; one is made, and marked insecure, if None.
+    """
+
+    directory: Path
+    cache_directory: Path
+    chain: str = "anvil"
+    workers: int = 9
+    gateway_port: int = 0
+    stake_wei: int = 10 * ETHER
+    srs: tuple[Path, str] | None = None
+
+
+@dataclass(frozen=True)
+class NetworkRecord:
+    """Where the parts of a running network are to be found."""
+
+    rpc_url: str
+    ipfs_url: str
+    gateway_url: str
+    deployment: Path
+    cache_directory: Path
+    pid: int
+
+    def save(self, directory: Path) -> None:
+        """Write ``network.json``."""
+        content = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
+        (directory / RECORD).write_text(json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, directory: Path) -> NetworkRecord | None:
+        """Read ``network.json``; None if no network runs there."""
+        try:
+            raw = json.loads((directory / RECORD).read_text())
+            record = cls(
+                **{**raw, "deployment": Path(raw["deployment"]), "cache_directory": Path(raw["cache_directory"])}
+            )
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return record if psutil.pid_exists(record.pid) else None
+
+
+class LocalNetwork:
+    """A context manager around all the programs of a network.
+
+    Raises:
+        UnrecoverableError: another network runs in the directory, or a part did not come up.
+    """
+
+    def __init__(self, options: NetworkOptions, report: Report = say_nothing) -> None:
+        self.options = options
+        self.programs: dict[str, Running] = {}
+        self._report = report
+
+    def __enter__(self) -> LocalNetwork:
+        directory = self.options.directory
+        if NetworkRecord.load(directory) is not None:
+            raise UnrecoverableError(f"a network runs in {directory} already; stop it first (Ctrl-C where it runs)")
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(mode=0o700, parents=True)
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop every program that was started, the last one first."""
+        (self.options.directory / RECORD).unlink(missing_ok=True)
+        running = list(reversed(self.programs.values()))
+        for program in running:
+            if program.is_alive():
+                program.process.terminate()
+        for program in running:
+            program.stop()
+
+    def check(self) -> None:
+        """Raise if a program has ended by itself.
+
+        Raises:
+            UnrecoverableError: naming it, with the end of its log.
+        """
+        for program in self.programs.values():
+            if not program.is_alive():
+                raise UnrecoverableError(f"{program.role} has ended; its log ends:\n{program.last_words()}")
+
+    def wait_until_served(self, model_id: ModelId, workers: int | None = None, timeout_seconds: float = 180.0) -> int:
+        """Wait until enough workers serve a model; returns how many do.
+
+        Raises:
+            UnrecoverableError: they did not in time, or a program ended.
+        """
+        wanted = self.options.workers if workers is None else workers
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            self.check()
+            serving = sum(self.contracts.staking.is_serving(address, model_id) for address in self.operators)
+            if serving >= wanted:
+                return serving
+            if time.monotonic() > deadline:
+                raise UnrecoverableError(f"only {serving} of {wanted} workers serve the model; see the logs")
+            time.sleep(0.3)
+
+    # --- starting ---------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        logs = self.options.directory / "logs"
+        self._report(f"starting {self.options.chain}")
+        self.programs["chain"], self.connection = start_chain(self.options.chain, free_port(), logs / "chain.log")
+        self._report("starting IPFS")
+        ipfs = start_python(
+            "ipfs",
+            "offchain.storage.node",
+            ["--repo", str(self.options.directory / "ipfs"), "--port", "0"],
+            logs / "ipfs.log",
+            reads_ready_line=True,
+        )
+        self.programs["ipfs"] = ipfs
+        self.ipfs_url = str(ready_line(ipfs)["api"])
+
+        self._report("deploying the contracts")
+        deployer = Sender(self.connection, dev_account())
+        self.deployment_path = self.options.directory / "deployment.json"
+        self.contracts = Contracts.connect(self.connection, migrate_all(deployer, self.deployment_path))
+
+        self._report(f"starting {self.options.workers} workers")
+        self.worker_configs: dict[str, Path] = {}
+        self.operators: list[str] = []
+        for index in range(self.options.workers):
+            self.add_worker(f"worker-{index}", deployer)
+        self._wait_until_bonded()
+
+        self._report("starting the gateway")
+        self._start_gateway(deployer)
+        self.record = NetworkRecord(
+            self.connection.rpc_url,
+            self.ipfs_url,
+            self.gateway_url,
+            self.deployment_path,
+            self.options.cache_directory,
+            os.getpid(),
+        )
+        self.record.save(self.options.directory)
+
+    def add_worker(self, name: str, funder: Sender, module: str = "offchain.worker") -> Running:
+        """Make keys for a worker, fund it, and start it.
+
+        Args:
+            module: the program to run; tests give one that misbehaves.
+        """
+        home = self.options.directory / name
+        home.mkdir(mode=0o700)
+        account = create_keystore(home / "keystore.json", home / "password")
+        funder.transfer(account.address, self.options.stake_wei + 5 * ETHER)
+        config = WorkerConfig(
+            name=name,
+            rpc_url=self.connection.rpc_url,
+            ipfs_url=self.ipfs_url,
+            deployment=self.deployment_path,
+            keystore=home / "keystore.json",
+            password_file=home / "password",
+            identity=home / "identity.age",
+            state_directory=home / "state",
+            cache_directory=self.options.cache_directory,
+            stake_wei=self.options.stake_wei,
+        )
+        config.save(home / "worker.json")
+        self.worker_configs[name] = home / "worker.json"
+        self.operators.append(account.address)
+        return self.start_worker(name, module)
+
+    def start_worker(self, name: str, module: str = "offchain.worker") -> Running:
+        """Start a worker that was added before, for the first time or again."""
+        log = self.options.directory / "logs" / f"{name}.log"
+        self.programs[name] = start_python(name, module, [str(self.worker_configs[name])], log)
+        return self.programs[name]
+
+    def worker_account(self, name: str) -> LocalAccount:
+        """A worker's key; for tests that act in its place."""
+        config = WorkerConfig.load(self.worker_configs[name])
+        return open_keystore(config.keystore, config.password_file)
+
+    def _wait_until_bonded(self, timeout_seconds: float = 90.0) -> None:
+        deadline = time.monotonic() + timeout_seconds
+        while not all(self.contracts.staking.active_of(operator) for operator in self.operators):
+            self.check()
+            if time.monotonic() > deadline:
+                raise UnrecoverableError(f"the workers did not bond in {timeout_seconds:.0f} s; see the logs")
+            time.sleep(0.2)
+
+    def _start_gateway(self, funder: Sender) -> None:
+        home = self.options.directory / "gateway"
+        home.mkdir(mode=0o700)
+        account = create_keystore(home / "keystore.json", home / "password")
+        funder.transfer(account.address, 100 * ETHER)
+        config: dict[str, object] = {
+            "rpc_url": self.connection.rpc_url,
+            "ipfs_url": self.ipfs_url,
+            "deployment": str(self.deployment_path),
+            "keystore": str(home / "keystore.json"),
+            "password_file": str(home / "password"),
+            "identity": str(home / "identity.age"),
+            "state_directory": str(home / "state"),
+            "cache_directory": str(self.options.cache_directory),
+            "port": self.options.gateway_port,
+        }
+        if self.options.srs is not None:
+            config |= {"srs": str(self.options.srs[0]), "srs_origin": self.options.srs[1]}
+        (home / "gateway.json").write_text(json.dumps(config, indent=2) + "\n")
+        log = self.options.directory / "logs" / "gateway.log"
+        gateway = start_python("gateway", "api", [str(home / "gateway.json")], log, reads_ready_line=True)
+        self.programs["gateway"] = gateway
+        self.gateway_url = str(ready_line(gateway)["url"])
+
+
+def dev_account(index: int = 0) -> LocalAccount:
+    """One of the funded accounts of a development chain."""
+    Account.enable_unaudited_hdwallet_features()
+    account: LocalAccount = Account.from_mnemonic(DEV_MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}")
+    return account
