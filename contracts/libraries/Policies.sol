@@ -10,9 +10,10 @@ library Policies {
     uint256 internal constant MAX_WINDOW_SECONDS = 1 hours;
     uint256 internal constant MAX_SEGMENTS = 16;
 
-    /// No job outlives this: two windows for the input, three a segment (commit, draw, reveal), one for drawing the proofs,
-    /// two for proving.
-    uint256 internal constant LONGEST_JOB_SECONDS = (2 + 3 * MAX_SEGMENTS + 1 + 2) * MAX_WINDOW_SECONDS;
+    /// What a job can last at most, if every round that lapsed is settled at once: two windows for the input; four a segment
+    /// (to commit, then up to one more until somebody draws, the draw itself, to reveal) but two for the last, which has no
+    /// draw; one for drawing the proofs; two for proving.
+    uint256 internal constant LONGEST_JOB_SECONDS = (2 + 4 * (MAX_SEGMENTS - 1) + 2 + 1 + 2) * MAX_WINDOW_SECONDS;
 
     /// @notice Reverts unless every field is within its bounds.
     function validate(Policy calldata policy) internal pure {

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+from eth_hash.auto import keccak
+
+from offchain.chain.connection import artefact
+from offchain.chain.contracts import JobRequest
+from offchain.chain.events import read_events
+from offchain.chain.sender import Sender
+from offchain.protocol import hashing
+from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, JobId, Link, ModelId, Phase
+from tests.contracts.stage import FEE, POLICY, Stage, refused, with_policy
+
+pytestmark = pytest.mark.integration
+
+MINIMUM_FEE = 10**9
+PARAMETERS = (10**18, 259_200, 10**9, 100, 5000, 5000)
+
+
+def test_request__within_bounds__escrows_the_fee_and_freezes_membership(stage: Stage) -> None:
+    jobs = stage.contracts.jobs
+    held = stage.chain.connection.balance(jobs.address)
+    play = stage.request()
+    block, now = stage.chain.connection.block_number(), stage.chain.connection.timestamp()
+    job = play.record
+    assert stage.chain.connection.balance(jobs.address) == held + FEE
+    assert (job.requester, job.model_id, job.fee_wei, job.policy) == (
+        stage.requester.address,
+        stage.model,
+        FEE,
+        POLICY,
+    )
+    assert (job.phase, job.segment, job.segments, job.proofs_due) == (Phase.REQUESTED, 0, 3, 0)
+    assert (job.frozen_block, job.seed_block, job.deadline) == (block - 1, block, now + POLICY.input_seconds)
+    assert (job.input_cid, job.evidence_root) == (ZERO_HASH, ZERO_HASH)
+    requested, seeded = read_events(stage.contracts, block, block)
+    policy = {_camel(name): value for name, value in asdict(POLICY).items()}
+    assert requested.arguments == {
+        "jobId": play.job,
+        "requester": stage.requester.address,
+        "modelId": stage.model,
+        "inputLink": job.input_link,
+        "resultKey": job.result_key,
+        "feeWei": FEE,
+        "frozenBlock": block - 1,
+        "policy": policy,
+    }
+    assert seeded.arguments == {"jobId": play.job, "segment": 0, "seedBlock": block}
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.title() for part in rest)
+
+
+def test_request__same_salt__is_refused_for_the_same_requester_alone(stage: Stage) -> None:
+    salt = keccak(b"salt")
+    play = stage.request(salt=salt)
+    with refused("JobAlreadyRequested", jobId=play.job):
+        stage.request(salt=salt)
+    stage.request(requester=stage.owner, salt=salt)
+
+
+def test_request__salt_of_a_job_that_failed__is_still_refused(stage: Stage) -> None:
+    salt = keccak(b"salt")
+    play = stage.request(salt=salt)
+    play.lapse()
+    play.expire()
+    with refused("JobAlreadyRequested", jobId=play.job):
+        stage.request(salt=salt)
+
+
+def test_request__fee_below_the_minimum__is_refused(stage: Stage) -> None:
+    with refused("FeeTooLow", required=MINIMUM_FEE, actual=MINIMUM_FEE - 1):
+        stage.request(fee_wei=MINIMUM_FEE - 1)
+    stage.request(fee_wei=MINIMUM_FEE)
+
+
+def test_request__unknown_model__is_refused(stage: Stage) -> None:
+    with refused("UnknownModel", modelId=keccak(b"unknown")):
+        stage.request(model_id=ModelId(keccak(b"unknown")))
+
+
+@pytest.mark.parametrize(("field", "name"), [("input_link", "inputLink"), ("result_key", "resultKey")])
+def test_request__missing_value__is_refused_by_name(stage: Stage, field: str, name: str) -> None:
+    with refused("ValueIsZero", field=name):
+        stage.request(**{field: ZERO_HASH})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "arguments"),
+    [
+        ({"committee_size": 0}, "CommitteeSizeOutOfRange", {"actual": 0, "maximum": 21}),
+        ({"committee_size": 22}, "CommitteeSizeOutOfRange", {"actual": 22, "maximum": 21}),
+        ({"quorum_bps": 5000}, "QuorumOutOfRange", {"actualBps": 5000}),
+        ({"quorum_bps": 10_001}, "QuorumOutOfRange", {"actualBps": 10_001}),
+        ({"proof_permille": 1001}, "ProofRateOutOfRange", {"actualPermille": 1001}),
+        *[
+            (
+                {f"{name}_seconds": seconds},
+                "WindowOutOfRange",
+                {"actualSeconds": seconds, "minimum": 2, "maximum": 3600},
+            )
+            for name in ("input", "commit", "reveal", "prove")
+            for seconds in (0, 1, 3601, 2**32 - 1)
+        ],
+    ],
+)
+def test_request__policy_out_of_bounds__is_refused(
+    stage: Stage, change: dict[str, int], error: str, arguments: dict[str, int]
+) -> None:
+    with refused(error, **arguments):
+        stage.request(with_policy(**change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"committee_size": 1},
+        {"committee_size": 21},
+        {"quorum_bps": 5001},
+        {"quorum_bps": 10_000},
+        {"proof_permille": 0},
+        *[{f"{name}_seconds": seconds} for name in ("input", "commit", "reveal", "prove") for seconds in (2, 3600)],
+    ],
+)
+def test_request__policy_at_a_bound__is_accepted(stage: Stage, change: dict[str, int]) -> None:
+    assert stage.request(with_policy(**change)).phase is Phase.REQUESTED
+
+
+def test_reads__unknown_job__are_empty_or_refused(stage: Stage) -> None:
+    jobs, unknown = stage.contracts.jobs, JobId(keccak(b"unknown"))
+    assert jobs.phase_of(unknown) is Phase.NONE
+    assert jobs.round_of(unknown, 0).members == ()
+    assert jobs.round_of(unknown, 0).prover == ZERO_ADDRESS
+    assert jobs._read("labelOf", unknown, 0) == 0
+    with refused("UnknownJob", jobId=unknown):
+        jobs.job_of(unknown)
+
+
+@pytest.mark.parametrize("function", ["draw", "settle", "finalise", "expire"])
+def test_moves__unknown_job__are_refused(stage: Stage, function: str) -> None:
+    unknown = keccak(b"unknown")
+    with refused("WrongPhase", jobId=unknown, actual=Phase.NONE):
+        stage.contracts.jobs._write(stage.owner, function, unknown)
+
+
+def test_moves_of_members__unknown_job__are_refused(stage: Stage) -> None:
+    jobs, unknown, word = stage.contracts.jobs, JobId(keccak(b"unknown")), keccak(b"word")
+    refusal = {"jobId": unknown, "actual": Phase.NONE}
+    with refused("WrongPhase", **refusal):
+        jobs.provide_input(stage.requester, unknown, word)
+    with refused("WrongPhase", **refusal):
+        jobs.commit(stage.workers[0], unknown, word)
+    with refused("WrongPhase", **refusal):
+        jobs.reveal(stage.workers[0], unknown, Link(word), word, word)
+    with refused("WrongPhase", **refusal):
+        jobs.prove(stage.workers[0], unknown, 0, b"", (), word)
+
+
+def test_constructor__unbonding_shorter_than_the_longest_job__is_refused(stage: Stage) -> None:
+    with refused("UnbondingTooShort", actualSeconds=3600, longestJobSeconds=LONGEST_JOB_SECONDS):
+        deploy(stage, unbonding=3600)
+    with refused("UnbondingTooShort", actualSeconds=LONGEST_JOB_SECONDS - 1, longestJobSeconds=LONGEST_JOB_SECONDS):
+        deploy(stage, unbonding=LONGEST_JOB_SECONDS - 1)
+    deploy(stage, unbonding=LONGEST_JOB_SECONDS)
+
+
+LONGEST_JOB_SECONDS = 67 * 3600
+"""Two windows for the input; four for each of fifteen segments, whose commit phase may lapse and wait a window for its
+draw; two for the last; one for drawing the proofs, and two for proving."""
+
+
+@pytest.mark.parametrize("index", [3, 4, 5])
+def test_constructor__share_above_the_whole__is_refused(stage: Stage, index: int) -> None:
+    changed = list(PARAMETERS)
+    changed[index] = 10_001
+    with refused("ShareOutOfRange", actualBps=10_001):
+        stage.chain.deploy(stage.owner, "Jobs", *references(stage), tuple(changed))
+
+
+def deploy(stage: Stage, unbonding: int) -> None:
+    changed = list(PARAMETERS)
+    changed[1] = unbonding
+    stage.chain.deploy(stage.owner, "Jobs", *references(stage), tuple(changed))
+
+
+def references(stage: Stage) -> tuple[str, str]:
+    return stage.contracts.registry.address, stage.contracts.verifier.address
+
+
+def test_constructor__parameters__are_what_was_given(stage: Stage) -> None:
+    jobs, staking = stage.contracts.jobs, stage.contracts.staking
+    assert jobs._read("staking") == staking.address
+    assert (jobs._read("registry"), jobs._read("verifier")) == references(stage)
+    names = ("minimumFeeWei", "missPenaltyBps", "contradictionPenaltyBps", "proverShareBps")
+    assert tuple(jobs._read(name) for name in names) == PARAMETERS[2:]
+    assert (staking.minimum_stake(), staking._read("unbondingSeconds")) == PARAMETERS[:2]
+
+
+def test_receive__ether_from_anybody__is_refused(stage: Stage) -> None:
+    jobs = stage.contracts.jobs
+    with refused("NotRequester", jobId=ZERO_HASH, caller=stage.owner.address):
+        stage.owner.send_raw("receive", {"from": stage.owner.address, "to": jobs.address, "value": hex(1)})
+
+
+def test_tags__contract__are_those_of_python(stage: Stage) -> None:
+    for name in ("JOB", "COMMIT", "SEED", "SAMPLE", "PROVER", "EVIDENCE"):
+        assert bytes(stage.contracts.jobs._read(f"{name}_TAG")) == getattr(hashing, f"{name}_TAG")
+    assert bytes(stage.contracts.registry._read("MODEL_TAG")) == hashing.MODEL_TAG
+
+
+def test_request__through_the_signing_sender__is_the_same_job(stage: Stage) -> None:
+    sender = Sender(stage.chain.connection, stage.requester.account)
+    request = JobRequest(stage.model, Link(keccak(b"in")), keccak(b"key"), keccak(b"salt"), POLICY)
+    stage.contracts.jobs.request(sender, request, FEE)
+    job = hashing.job_id(
+        stage.contracts.connection.chain_id,
+        stage.contracts.jobs.address,
+        sender.address,  # type: ignore[arg-type]
+        request.salt,
+    )
+    assert stage.contracts.jobs.job_of(job).requester == sender.address
+
+
+def test_code_size__deployed_contracts__are_below_the_limit() -> None:
+    for name in ("Registry", "Verifier", "Staking", "Jobs"):
+        assert len(artefact(name)["deployedBytecode"]) // 2 <= 24_576, name

@@ -1,0 +1,268 @@
+"""What time alone brings about: every deadline, to the second, and what silence costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from offchain.protocol.types import Phase, Reason
+from tests.contracts.stage import FEE, POLICY, STAKES, Play, Stage, refused, with_policy
+from tests.contracts.test_jobs_request import LONGEST_JOB_SECONDS
+from tests.contracts.test_jobs_rounds import MISS_BPS, penalties_of
+
+pytestmark = pytest.mark.integration
+
+HOUR = 3600
+
+
+def miss(stake_wei: int) -> int:
+    return stake_wei * MISS_BPS // 10_000
+
+
+def phase_at(play: Play, timestamp: int) -> Phase:
+    """The phase as a block at this time would see it."""
+    stage = play.stage
+    data = play.jobs.contract.functions.phaseOf(play.job)._encode_transaction_data()
+    answer = stage.chain.rpc(
+        "eth_call", {"to": play.jobs.address, "data": data}, "latest", {}, {"time": hex(timestamp)}
+    )
+    return Phase(int(answer, 16))
+
+
+@pytest.mark.parametrize(
+    ("reach", "stored", "derived"),
+    [
+        (lambda play: None, Phase.REQUESTED, Phase.EXPIRED),
+        (lambda play: play.draw(), Phase.AWAITING_INPUT, Phase.EXPIRED),
+        (lambda play: play.to_committing(), Phase.COMMITTING, Phase.DRAWING),
+        (lambda play: play.to_committing().commit_all(), Phase.DRAWING, Phase.EXPIRED),
+        (lambda play: play.to_committing().to_revealing(), Phase.REVEALING, Phase.SETTLING),
+        (lambda play: play.to_committing().play_round().play_round(), Phase.COMMITTING, Phase.REVEALING),
+        (lambda play: play.to_sampling(), Phase.SAMPLING, Phase.EXPIRED),
+        (lambda play: play.to_proving(), Phase.PROVING, Phase.EXPIRED),
+    ],
+    ids=["requested", "awaiting input", "committing", "drawing", "revealing", "last committing", "sampling", "proving"],
+)
+def test_phase_of__deadline__is_the_first_second_that_is_too_late(
+    stage: Stage, reach: Callable[[Play], object], stored: Phase, derived: Phase
+) -> None:
+    play = stage.request()
+    reach(play)
+    assert play.phase is stored
+    deadline = play.record.deadline
+    assert deadline > stage.chain.connection.timestamp()
+    assert phase_at(play, deadline - 1) is stored
+    assert phase_at(play, deadline) is derived
+    play.lapse()
+    assert play.phase is derived
+    assert play.record.phase is stored, "a phase that time brought about is never stored"
+
+
+@pytest.mark.parametrize("reach", [lambda play: play.to_finalisable(), lambda play: play.to_finalisable().finalise()])
+def test_phase_of__finalisable_and_finalised__never_lapse(stage: Stage, reach: Callable[[Play], object]) -> None:
+    play = stage.request()
+    reach(play)
+    before = play.phase
+    stage.chain.advance(10 * 365 * 24 * HOUR)
+    assert play.phase is before
+    assert play.record.deadline == 0
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [
+        lambda play: None,
+        lambda play: play.draw(),
+        lambda play: play.to_committing().commit_all(),
+        lambda play: play.to_sampling(),
+    ],
+    ids=["requested", "awaiting input", "drawing", "sampling"],
+)
+def test_expire__nobody_to_blame__refunds_and_penalises_nobody(stage: Stage, reach: Callable[[Play], object]) -> None:
+    play = stage.request()
+    reach(play)
+    with refused("WrongPhase", jobId=play.job, actual=play.phase):
+        play.expire()
+    play.lapse()
+    play.expire()
+    assert play.phase is Phase.FAILED
+    assert stage.credits() == dict.fromkeys(stage.credits(), 0) | {stage.requester.address: FEE}
+    assert penalties_of(play) == []
+
+
+def test_commit__at_the_deadline__is_too_late_and_one_second_before_is_not(stage: Stage) -> None:
+    play = stage.request().to_committing()
+    first, second, _ = play.members()
+    deadline = play.record.deadline
+    first.at = deadline - 1
+    play.commit(first)
+    second.at = deadline
+    with refused("WrongPhase", jobId=play.job, actual=Phase.DRAWING):
+        play.commit(second)
+
+
+def test_draw__lapsed_commit_phase__first_fixes_a_seed_block_then_draws(stage: Stage) -> None:
+    play = stage.request().to_committing()
+    silent, *others = play.members()
+    for worker in others:
+        play.commit(worker)
+    play.lapse()
+    assert play.phase is Phase.DRAWING
+    play.draw()
+    now = stage.chain.connection.timestamp()
+    record = play.record
+    assert (record.phase, record.seed_block) == (Phase.DRAWING, stage.chain.connection.block_number())
+    assert record.deadline == now + POLICY.reveal_seconds
+    play.draw()
+    assert play.phase is Phase.REVEALING
+    assert len(play.round(1).members) == 3
+    # The silent member has nothing to reveal; those that committed settle without it, and it pays.
+    for worker in others:
+        play.reveal(worker)
+    stake = STAKES[stage.workers.index(silent)]
+    assert (play.phase, play.record.segment) == (Phase.COMMITTING, 1)
+    assert penalties_of(play) == [(silent.address, Reason.MISSED_COMMIT, miss(stake))]
+    assert stage.credits()[stage.requester.address] == miss(stake)
+    assert stage.contracts.staking.active_of(silent.address) == stake - miss(stake)
+
+
+def test_draw__lapsed_commit_phase_that_nobody_drew_after__expires(stage: Stage) -> None:
+    play = stage.request().to_committing()
+    end = play.record.deadline + POLICY.reveal_seconds
+    assert phase_at(play, end - 1) is Phase.DRAWING
+    assert phase_at(play, end) is Phase.EXPIRED
+    stage.chain.move_to(end)
+    play.expire()
+    assert play.phase is Phase.FAILED
+
+
+def test_reveal__lapsed_last_commit_phase__has_one_reveal_window_and_no_more(stage: Stage) -> None:
+    play = stage.request().to_committing().play_round().play_round()
+    silent, *others = play.members()
+    for worker in others:
+        play.commit(worker)
+    deadline = play.record.deadline
+    assert phase_at(play, deadline) is Phase.REVEALING
+    assert phase_at(play, deadline + POLICY.reveal_seconds - 1) is Phase.REVEALING
+    assert phase_at(play, deadline + POLICY.reveal_seconds) is Phase.SETTLING
+    stage.chain.move_to(deadline + POLICY.reveal_seconds - 10)
+    play.reveal(others[0])
+    # A late first reveal stores the phase, and buys nobody any time.
+    assert play.record.phase is Phase.REVEALING
+    assert play.record.deadline == deadline + POLICY.reveal_seconds
+    others[1].at = deadline + POLICY.reveal_seconds - 1
+    play.reveal(others[1])
+    assert play.phase is Phase.SAMPLING
+    assert [(operator, reason) for operator, reason, _ in penalties_of(play)] == [
+        (silent.address, Reason.MISSED_COMMIT)
+    ]
+
+
+def test_settle__last_segment_where_nobody_committed__fails_and_everybody_pays(stage: Stage) -> None:
+    play = stage.request().to_committing().play_round().play_round()
+    stage.chain.move_to(play.record.deadline + POLICY.reveal_seconds)
+    assert play.phase is Phase.SETTLING
+    assert play.record.phase is Phase.COMMITTING
+    play.settle()
+    assert play.phase is Phase.FAILED
+    assert sorted(penalties_of(play)) == sorted(
+        (worker.address, Reason.MISSED_COMMIT, miss(stake)) for worker, stake in zip(stage.workers, STAKES, strict=True)
+    )
+    assert stage.credits()[stage.requester.address] == FEE + sum(miss(stake) for stake in STAKES)
+
+
+def test_settle__silent_at_the_reveal__pays_and_the_rest_settles(stage: Stage) -> None:
+    play = stage.request().to_committing().to_revealing()
+    silent, *others = play.members()
+    for worker in others:
+        play.reveal(worker)
+    with refused("WrongPhase", jobId=play.job, actual=Phase.REVEALING):
+        play.settle()
+    play.lapse()
+    with refused("WrongPhase", jobId=play.job, actual=Phase.SETTLING):
+        play.reveal(silent)
+    play.settle()
+    stake = STAKES[stage.workers.index(silent)]
+    assert play.record.segment == 1
+    assert play.round(0).settled_weight == sum(STAKES) - stake
+    assert penalties_of(play) == [(silent.address, Reason.MISSED_REVEAL, miss(stake))]
+
+
+def test_settle__nobody_revealed__fails_and_everybody_pays(stage: Stage) -> None:
+    play = stage.request().to_committing().to_revealing()
+    play.lapse()
+    play.settle()
+    assert play.phase is Phase.FAILED
+    assert {reason for _, reason, _ in penalties_of(play)} == {Reason.MISSED_REVEAL}
+    assert stage.credits()[stage.requester.address] == FEE + sum(miss(stake) for stake in STAKES)
+    assert all(
+        stage.contracts.staking.active_of(worker.address) == stake - miss(stake)
+        for worker, stake in zip(stage.workers, STAKES, strict=True)
+    )
+
+
+def test_settle__stake_that_is_unbonding__still_pays(stage: Stage) -> None:
+    play = stage.request().to_committing().to_revealing()
+    worker, staking = stage.workers[0], stage.contracts.staking
+    staking.start_unbonding(worker, STAKES[0])
+    play.lapse()
+    play.settle()
+    assert staking.active_of(worker.address) == 0
+    assert staking.unbonding_of(worker.address)[0] == STAKES[0] - miss(STAKES[0])
+
+
+def test_expire__provers_that_were_late__pay_the_requester(stage: Stage) -> None:
+    play = stage.request().to_proving()
+    play.prove(1)
+    late = [play.round(segment).prover for segment in (0, 2)]
+    play.lapse()
+    with refused("WrongPhase", jobId=play.job, actual=Phase.EXPIRED):
+        play.prove(0)
+    play.expire()
+    stakes = {worker.address: stake for worker, stake in zip(stage.workers, STAKES, strict=True)}
+    assert penalties_of(play) == [(prover, Reason.MISSED_PROOF, miss(stakes[prover])) for prover in late]
+    refund = FEE + sum(miss(stakes[prover]) for prover in late)
+    assert {address: credit for address, credit in stage.credits().items() if credit} == {
+        stage.requester.address: refund
+    }
+
+
+def test_job__every_window_used_to_the_end__is_over_before_unbonding_could_be(stage: Stage) -> None:
+    # INVARIANT: stake that starts to leave in the block of the request can be slashed for all that the job may bring.
+    model = stage.register_segments(16, "long")
+    for worker in stage.workers:
+        stage.contracts.staking.serve(worker, model)
+    policy = with_policy(input_seconds=HOUR, commit_seconds=HOUR, reveal_seconds=HOUR, prove_seconds=HOUR)
+    play = stage.request(policy, model_id=model)
+    start = stage.chain.connection.timestamp()
+    play.lapse(spare_seconds=10)
+    stage.chain.mine()
+    play.draw()
+    play.lapse(spare_seconds=10)
+    play.provide_input()
+    for segment in range(16):
+        *most, last = play.members()
+        for worker in most:
+            play.commit(worker)
+        play.lapse()
+        if segment < 15:
+            stage.chain.advance(HOUR - 10)
+            play.draw()
+            play.lapse(spare_seconds=10)
+            play.draw()
+        else:
+            stage.chain.advance(HOUR - 20)
+        for worker in most[:-1]:
+            play.reveal(worker)
+        play.lapse(spare_seconds=5)
+        play.reveal(most[-1])
+    assert play.phase is Phase.SAMPLING
+    play.lapse(spare_seconds=10)
+    play.draw()
+    play.lapse()
+    play.expire()
+    lasted = stage.chain.connection.timestamp() - start
+    assert LONGEST_JOB_SECONDS - 0.02 * LONGEST_JOB_SECONDS < lasted <= LONGEST_JOB_SECONDS
+    assert lasted < stage.contracts.staking._read("unbondingSeconds")
+    assert penalties_of(play)[-1][1] is Reason.MISSED_PROOF
