@@ -23,7 +23,7 @@ def clockwork() -> Iterator[LocalChain]:
 
 
 @pytest.fixture(scope="session")
-def _stage(clockwork: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+def shared_stage(clockwork: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     deployment = migrate_all(clockwork.sender("deployer"), tmp_path_factory.mktemp("stage") / "record.json")
     stage = Stage(
         clockwork,
@@ -39,7 +39,7 @@ def _stage(clockwork: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> S
 
 
 @pytest.fixture
-def stage(_stage: Stage) -> Iterator[Stage]:
+def stage(shared_stage: Stage) -> Iterator[Stage]:
     """Three workers that serve a model of three segments; whatever the test does to the chain is taken back."""
-    with _stage.chain.isolated():
-        yield Stage(**vars(_stage))
+    with shared_stage.chain.isolated():
+        yield Stage(**vars(shared_stage))
