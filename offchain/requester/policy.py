@@ -9,7 +9,7 @@ from offchain.protocol.types import Policy
 
 DEFAULT_POLICY = Policy(
     committee_size=3,
-    quorum_bps=6667,
+    quorum_bps=6666,  # not 6667: two of three equal stakes must be enough, and are 6666.67
     proof_permille=1000,
     input_seconds=120,
     commit_seconds=120,
