@@ -14,7 +14,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_hash.auto import keccak
 from eth_utils.address import to_checksum_address
-from web3.contract.contract import ContractConstructor, ContractFunction
+from web3.contract.contract import ContractConstructor
 
 from offchain.chain.connection import Connection, artefact
 from offchain.chain.sender import Receipt, Sender
@@ -149,9 +149,11 @@ class InstantSender(Sender):
         self._chain = chain
         self.at: int | None = None
 
-    def send(self, call: ContractFunction | ContractConstructor, value_wei: int = 0) -> Receipt:
+    def send(self, call: Any, value_wei: int = 0, gas: int | None = None) -> Receipt:
         name = getattr(call, "fn_name", "constructor")
         transaction: dict[str, Any] = {"from": self.address, "value": hex(value_wei)}
+        if gas is not None:
+            transaction["gas"] = hex(gas)
         if isinstance(call, ContractConstructor):
             transaction["data"] = call.data_in_transaction
         else:
