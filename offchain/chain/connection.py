@@ -76,7 +76,7 @@ class Connection:
         ChainUnreachable: nothing answers there.
     """
 
-    def __init__(self, rpc_url: str, timeout_seconds: float = 10.0) -> None:
+    def __init__(self, rpc_url: str, timeout_seconds: float = 30.0) -> None:
         self.rpc_url = rpc_url
         # web3 retries idempotent requests by itself, with a back-off.
         self.web3 = Web3(HTTPProvider(rpc_url, request_kwargs={"timeout": timeout_seconds}))

@@ -18,6 +18,8 @@ from offchain.protocol.links import LinkKind
 from offchain.protocol.types import Address, Job, JobId, Link, Member, ModelId, Phase, Policy, Round
 
 LATEST: Literal["latest"] = "latest"
+PROVE_GAS = 8_000_000
+"""Limit of a proof's transaction: the adapter sets 4M aside for the verifier, whatever that uses of it."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,10 @@ class _Bound:
         with self.connection.translated(function):
             return self.contract.functions[function](*arguments).call(block_identifier=block)
 
-    def _write(self, sender: Sender, function: str, *arguments: Any, value_wei: int = 0) -> Receipt:
-        return sender.send(self.contract.functions[function](*arguments), value_wei)
+    def _write(
+        self, sender: Sender, function: str, *arguments: Any, value_wei: int = 0, gas: int | None = None
+    ) -> Receipt:
+        return sender.send(self.contract.functions[function](*arguments), value_wei, gas)
 
 
 class Registry(_Bound):
@@ -220,7 +224,7 @@ class Jobs(_Bound):
         self, sender: Sender, job: JobId, segment: int, proof: bytes, instances: Sequence[int], proof_cid: bytes
     ) -> Receipt:
         """Prove a segment that was drawn for it."""
-        return self._write(sender, "prove", job, segment, proof, list(instances), proof_cid)
+        return self._write(sender, "prove", job, segment, proof, list(instances), proof_cid, gas=PROVE_GAS)
 
     def finalise(self, sender: Sender, job: JobId) -> Receipt:
         """Pay everybody, by credit, and close the job."""

@@ -61,12 +61,13 @@ class Sender:
         self._record = record
         self._lock = threading.Lock()
 
-    def send(self, call: Any, value_wei: int = 0) -> Receipt:
+    def send(self, call: Any, value_wei: int = 0, gas: int | None = None) -> Receipt:
         """Simulate a call, send it, and wait until it is mined.
 
         Args:
             call: a bound web3 contract function or constructor.
             value_wei: what to send along.
+            gas: the limit, where it is known; the simulation then runs the call once instead of searching for it.
 
         Raises:
             TransactionRefused: the contract refuses it, in the simulation or on chain.
@@ -77,13 +78,13 @@ class Sender:
         name = getattr(call, "fn_name", "constructor")
         with self._lock:
             with self.connection.translated(name):
-                estimate = self._simulate(call, value_wei)
+                limit = self._simulate(call, value_wei, gas)
                 transaction: dict[str, Any] = call.build_transaction(
                     {
                         "from": self.address,
                         "value": value_wei,
                         "chainId": self.connection.chain_id,
-                        "gas": min(estimate * 5 // 4 + GAS_HEADROOM, MAX_GAS),
+                        "gas": limit,
                         "nonce": self.connection.web3.eth.get_transaction_count(
                             Web3.to_checksum_address(self.address), "pending"
                         ),
@@ -104,12 +105,15 @@ class Sender:
             self._record(receipt)
         return receipt
 
-    def _simulate(self, call: Any, value_wei: int) -> int:
-        """Run a call without sending it, so that what the contract refuses is never sent; returns the gas it takes."""
+    def _simulate(self, call: Any, value_wei: int, gas: int | None) -> int:
+        """Run a call without sending it, so that what the contract refuses is never sent; returns its gas limit."""
         options = {"from": self.address, "value": value_wei}
+        if gas is not None:
+            call.call({**options, "gas": gas})
+            return gas
         for attempt in range(ESTIMATES):
             try:
-                return int(call.estimate_gas(options))
+                return min(int(call.estimate_gas(options)) * 5 // 4 + GAS_HEADROOM, MAX_GAS)
             except ContractLogicError:
                 raise
             except Web3RPCError:
