@@ -18,6 +18,7 @@ from offchain.inference.calibration import Samples
 from offchain.inference.untrusted import Segment, split_model
 from offchain.protocol.field import dequantise, quantise
 from offchain.protocol.manifest import Accuracy, Manifest, SegmentRecord, SrsRecord, check_manifest
+from offchain.proving.boundary import check_boundaries
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import SegmentCircuit, Srs, Tuning
 from offchain.proving.srs import insecure_srs
@@ -116,6 +117,7 @@ def prepare(
         progress(f"making keys of segment {index}", 0.2 + 0.5 * index / len(segments))
         bound = tuning.input_bound if index == 0 else None
         circuits.append(prover.build(segment.onnx, tuned.settings, srs, input_bound=bound, name=f"segment[{index}]"))
+    check_boundaries(circuits)
     progress("compiling verifiers", 0.7)
     verifiers = _verifiers(circuits, prover)
     progress("measuring accuracy", 0.8)
