@@ -45,8 +45,9 @@ Answer = Callable[[int, int, Elements], Elements]
 TEST_CACHE = project_root() / "build" / "test-cache"
 MAX_SEALED_BYTES = 1 << 20
 FEE_WEI = ETHER // 7  # no multiple of anything, so that rounding shows
-ALL_PROVED = Policy(3, 6_667, 1_000, 600, 600, 600, 600)
-NONE_PROVED = Policy(3, 6_667, 0, 600, 600, 600, 600)
+MORE_THAN_HALF = 5_001
+ALL_PROVED = Policy(3, MORE_THAN_HALF, 1_000, 600, 600, 600, 600)
+NONE_PROVED = Policy(3, MORE_THAN_HALF, 0, 600, 600, 600, 600)
 
 
 def honest(segment: int, place: int, outputs: Elements) -> Elements:
