@@ -1,0 +1,5 @@
+"""The ``interlock`` command."""
+
+from offchain.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,311 @@
+"""Commands of ``interlock``, and what they print."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from offchain.cli import context
+from offchain.cli.context import console, readable_errors
+from offchain.cli.srs import srs_commands
+from offchain.errors import InvalidInputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Split neural-network inference that anyone can check: proved, interlocked on chain, audited from outside.",
+)
+models = typer.Typer(no_args_is_help=True, help="Register models and list them.")
+jobs = typer.Typer(no_args_is_help=True, help="Submit jobs and look at them.")
+app.add_typer(models, name="model")
+app.add_typer(jobs, name="job")
+app.add_typer(srs_commands, name="srs")
+
+Gateway = Annotated[str | None, typer.Option("--gateway", help="URL of a gateway; the local network's if left out.")]
+Rpc = Annotated[str | None, typer.Option("--rpc", help="JSON-RPC of the chain; the local network's if left out.")]
+Ipfs = Annotated[str | None, typer.Option("--ipfs", help="HTTP API of an IPFS node; the local network's if left out.")]
+DeploymentFile = Annotated[
+    Path | None, typer.Option("--deployment", help="Record of where the contracts lie (migrations/deployments).")
+]
+
+
+def progress_bar() -> Progress:
+    """A progress bar for long steps."""
+    columns = (TextColumn("{task.description:<42}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=not console.is_terminal)
+
+
+@app.command()
+def up(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="How many worker processes.")] = 9,
+    chain: Annotated[str, typer.Option(help="anvil or ganache.")] = "anvil",
+    port: Annotated[int, typer.Option(help="The gateway's port; 0 for a free one.")] = 8000,
+    srs: Annotated[Path | None, typer.Option(help="SRS file for new models, instead of an insecure one.")] = None,
+    srs_origin: Annotated[str, typer.Option(help="local-ceremony or ceremony.")] = "ceremony",
+) -> None:
+    """Start the local network (chain, IPFS, contracts, workers, gateway) and keep it up until Ctrl-C."""
+    from offchain.network.local import LocalNetwork, NetworkOptions
+
+    with readable_errors():
+        options = NetworkOptions(
+            directory=context.network_directory(),
+            cache_directory=context.cache_directory(),
+            chain=chain,
+            workers=workers,
+            gateway_port=port,
+            srs=None if srs is None else (srs.resolve(), srs_origin),
+        )
+        with LocalNetwork(options, report=lambda step: console.print(f"  {step}")) as network:
+            record = network.record
+            table = Table("part", "where", title="The network is up", title_justify="left")
+            for part, where in (
+                ("gateway", f"{record.gateway_url}  (REST; {record.gateway_url}/docs)"),
+                ("chain", f"{record.rpc_url}  ({chain}, chain id {network.connection.chain_id})"),
+                ("IPFS", record.ipfs_url),
+                ("contracts", str(record.deployment)),
+                ("workers", f"{workers}, each with {options.stake_wei / 10**18:g} ETH at stake"),
+                ("logs", str(options.directory / "logs")),
+            ):
+                table.add_row(part, where)
+            console.print(table)
+            console.print(
+                "Next: interlock model register FILE.onnx --calibration DATA.npz   (Ctrl-C here stops it all)"
+            )
+            try:
+                while True:
+                    network.check()
+                    time.sleep(1.0)
+            except KeyboardInterrupt:
+                console.print("stopping")
+
+
+@app.command()
+def demo(
+    keep_cache: Annotated[bool, typer.Option(help="Use circuits and keys from an earlier run.")] = True,
+    chain: Annotated[str, typer.Option(help="anvil or ganache.")] = "anvil",
+) -> None:
+    """Run the main job: two real models, split, executed, proved, settled and audited. Takes a minute or two."""
+    from offchain.demo import run_demo
+
+    with readable_errors():
+        raise typer.Exit(run_demo(keep_cache=keep_cache, chain=chain))
+
+
+@models.command("register")
+def register(
+    model: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    calibration: Annotated[Path, typer.Option(help="npz with `input` (n, *shape) float32: typical inputs.")],
+    segments: Annotated[int | None, typer.Option(min=1, max=16, help="Into how many segments to cut it.")] = None,
+    cuts: Annotated[str | None, typer.Option(help="At which tensors instead, separated by commas.")] = None,
+    heldout: Annotated[Path | None, typer.Option(help="npz with `input` and `label`, to measure accuracy on.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it; the file's name if left out.")] = None,
+    max_drift: Annotated[float, typer.Option(help="How far fixed point may be off, relative to the outputs.")] = 0.05,
+    gateway: Gateway = None,
+) -> None:
+    """Cut a model, compile its circuits, measure them, and register it on chain."""
+    with readable_errors():
+        if segments is None and cuts is None:
+            segments = 3
+        fields = {"name": name or model.stem, "max_drift": str(max_drift)}
+        fields |= {"cuts": cuts} if cuts is not None else {"segments": str(segments)}
+        client = context.gateway(gateway)
+        with progress_bar() as bar:
+            task = bar.add_task("uploading", total=1.0)
+            model_id = client.register(
+                model,
+                calibration,
+                heldout=heldout,
+                fields=fields,
+                progress=lambda step, share: bar.update(task, description=step, completed=share),
+            )
+            bar.update(task, description="registered", completed=1.0)
+        show_model(client.model(model_id))
+
+
+@models.command("list")
+def list_models(gateway: Gateway = None) -> None:
+    """List the registered models."""
+    with readable_errors():
+        table = Table("model", "name", "segments", "workers")
+        for entry in context.gateway(gateway).models():
+            count = entry["segments"]
+            shown = str(len(count) if isinstance(count, list) else count)
+            table.add_row(entry["model"], entry["name"], shown, str(entry["workers"]))
+        console.print(table)
+
+
+@models.command("show")
+def show(model: str, gateway: Gateway = None) -> None:
+    """Show one model: its segments, its accuracy, its SRS."""
+    with readable_errors():
+        show_model(context.gateway(gateway).model(model))
+
+
+@jobs.command("submit")
+def submit(
+    model: Annotated[str, typer.Argument(help="A registered model's id.")],
+    values: Annotated[Path, typer.Argument(metavar="INPUT.json", help='Nested lists, or {"input": nested lists}.')],
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
+    committee: Annotated[int | None, typer.Option(help="Workers per segment.")] = None,
+    proofs: Annotated[
+        int | None, typer.Option(min=0, max=1000, help="Segments to prove, in 0.1 %: 1000 is all.")
+    ] = None,
+    fee_wei: Annotated[int | None, typer.Option(help="What the workers share.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key; a fresh one if left out.")] = None,
+    gateway: Gateway = None,
+) -> None:
+    """Submit an input to a model."""
+    with readable_errors():
+        policy = {
+            name: value
+            for name, value in (("committee_size", committee), ("proof_permille", proofs))
+            if value is not None
+        }
+        client = context.gateway(gateway)
+        job = client.submit(model, read_input_file(values), policy=policy, fee_wei=fee_wei, key=key)
+        console.print(f"job {job}")
+        if not wait:
+            console.print(f"Next: interlock job show {job}")
+            return
+        with progress_bar() as bar:
+            task = bar.add_task("waiting for the chain", total=1.0)
+            for event in client.events(job):
+                bar.update(task, description=describe_event(event.name, event.content), advance=0.0)
+            bar.update(task, completed=1.0)
+        answer = client.job(job)
+        show_job_table(answer)
+        if answer["phase"] != "finalised":
+            raise typer.Exit(1)
+        console.print(f"Next: interlock audit {job}")
+
+
+@jobs.command("show")
+def show_job(job: str, as_json: Annotated[bool, typer.Option("--json")] = False, gateway: Gateway = None) -> None:
+    """Show how a job stands."""
+    with readable_errors():
+        context.read_job_id(job)
+        answer = context.gateway(gateway).job(job)
+        if as_json:
+            console.print_json(data=answer)
+        else:
+            show_job_table(answer)
+
+
+@app.command()
+def audit(
+    job: Annotated[str, typer.Argument(metavar="ID", help="A job's id.")],
+    rederive: Annotated[bool, typer.Option("--rederive", help="Compile every segment again and compare keys.")] = False,
+    identity: Annotated[
+        Path | None, typer.Option(help="age identity that was granted the model, for --rederive.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    rpc: Rpc = None,
+    ipfs: Ipfs = None,
+    deployment: DeploymentFile = None,
+) -> None:
+    """Check a finished job from the chain and IPFS alone. Leaves with 1 if anything at all is off."""
+    from offchain.audit import audit as run_audit
+    from offchain.audit import render
+    from offchain.storage.sealing import Identity
+
+    with readable_errors():
+        job_id = context.read_job_id(job)
+        holder = None
+        if rederive:
+            holder = Identity.load(identity or _local_identity())
+        contracts, store, prover = context.chain_and_store(rpc, ipfs, deployment)
+        report = run_audit(contracts, store, prover, job_id, rederive=holder)
+        if as_json:
+            print(json.dumps(report.to_json()))
+        else:
+            console.print(render(report))
+    raise typer.Exit(0 if report.verdict == "valid" else 1)
+
+
+def _local_identity() -> Path:
+    """The first worker's identity on the local network, which every model was granted to."""
+    path = context.network_directory() / "worker-0" / "identity.age"
+    if not path.exists():
+        raise InvalidInputError(
+            "--identity", "--rederive opens the model's ONNX", "name an age identity granted the model"
+        )
+    return path
+
+
+def read_input_file(path: Path) -> object:
+    """Read an input file.
+
+    Raises:
+        InvalidInputError: it is missing, or not JSON.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise InvalidInputError("INPUT.json", f"{path} cannot be read ({error.strerror})", "name a file") from error
+    except ValueError as error:
+        raise InvalidInputError("INPUT.json", f"it is not JSON ({error})", "write nested lists of numbers") from error
+    return content["input"] if isinstance(content, dict) and "input" in content else content
+
+
+def describe_event(name: str, content: dict[str, Any]) -> str:
+    """One line for a progress bar."""
+    segment = content.get("segment")
+    return name if segment is None else f"{name} (segment {segment})"
+
+
+def show_model(summary: dict[str, Any]) -> None:
+    """Print a model's summary."""
+    accuracy = summary["accuracy"]
+    table = Table("segment", "operators", "in", "out", "rows", title=f"{summary['name']}", title_justify="left")
+    for index, segment in enumerate(summary["segments"]):
+        shapes = ("×".join(str(size) for size in segment[side]) for side in ("input_shape", "output_shape"))
+        used = f"{segment['rows']} of 2^{segment['log_rows']}"
+        table.add_row(str(index), segment["operators"], *shapes, used)
+    console.print(table)
+    if accuracy["float_accuracy"] is not None:
+        console.print(
+            f"accuracy on {accuracy['samples']} {accuracy['source']} samples: {accuracy['float_accuracy']:.3f} in "
+            f"floating point, {accuracy['fixed_accuracy']:.3f} in the circuits' fixed point"
+        )
+    console.print(
+        f"fixed against floating point: same class on {accuracy['agreement']:.1%} of {accuracy['samples']} "
+        f"{accuracy['source']} samples, outputs at most {accuracy['max_error']:.3g} apart"
+    )
+    if summary["srs"]["origin"] == "insecure-dev":
+        console.print(
+            "[yellow]SRS: insecure-dev. Whoever made it could forge proofs; use a ceremony's file for money.[/]"
+        )
+    else:
+        console.print(f"SRS: {summary['srs']['origin']}")
+    console.print(f"model {summary['model']}", soft_wrap=True)
+
+
+def show_job_table(answer: dict[str, Any]) -> None:
+    """Print how a job stands."""
+    table = Table(
+        "segment", "label", "stake for", "link out", "proved by", title=f"{answer['phase']}", title_justify="left"
+    )
+    for segment in answer["segments"]:
+        total = int(segment["stake_total"]) or 1
+        stake = f"{int(segment['stake_for']) / total:.0%} of {int(segment['stake_total']) / 10**18:g}"
+        link = (segment["link_out"] or "")[:18]
+        table.add_row(str(segment["index"]), segment["label"], stake, link, (segment["proved_by"] or "")[:12])
+    console.print(table)
+    if answer["reason"]:
+        console.print(f"[red]reason[/]: {answer['reason']}")
+    if answer.get("trouble"):
+        console.print(f"[yellow]trouble[/]: {answer['trouble']}")
+    if answer["result"]:
+        console.print(f"result: {answer['result']['values']}  (largest: index {answer['result']['top']})")
+
+
+def main() -> None:
+    """Entry point of the ``interlock`` command."""
+    app()
