@@ -1,0 +1,105 @@
+"""What a gateway process is told when it starts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from offchain.errors import InvalidInputError
+from offchain.protocol.manifest import SRS_ORIGINS
+
+
+@dataclass(frozen=True)
+class GatewayConfig:
+    """Configuration of a gateway, from one JSON file. Secrets are named by path, never written into it.
+
+    Args:
+        rpc_url, ipfs_url: the chain's JSON-RPC and the IPFS node's HTTP API.
+        deployment: record of where the contracts lie.
+        keystore, password_file: the paying account's key (Web3 Secret Storage, version 3) and what opens it.
+        identity: age identity file to which results are sealed; made if it is missing.
+        state_directory: what must survive a restart; one process at a time.
+        cache_directory: circuits and keys; may be shared by processes.
+        port: on loopback; 0 chooses a free one.
+        srs: a structured reference string for new models; one is made, and marked insecure, if None.
+        srs_origin: where it comes from; see ``SRS_ORIGINS``.
+        default_fee_wei, max_fee_wei: of a job that names no fee, and the most that a job may name.
+        max_body_bytes: of a job.
+        max_model_bytes: of a model and, each, of its samples.
+        max_log_rows: the largest circuit that a model may need.
+        poll_seconds: how often the chain is asked for a new block.
+    """
+
+    rpc_url: str
+    ipfs_url: str
+    deployment: Path
+    keystore: Path
+    password_file: Path
+    identity: Path
+    state_directory: Path
+    cache_directory: Path
+    port: int = 0
+    srs: Path | None = None
+    srs_origin: str = "insecure-dev"
+    default_fee_wei: int = 10**16
+    max_fee_wei: int = 10**17
+    max_body_bytes: int = 4 << 20
+    max_model_bytes: int = 64 << 20
+    max_log_rows: int = 17
+    poll_seconds: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("default_fee_wei", "max_fee_wei", "max_body_bytes", "max_model_bytes", "max_log_rows"):
+            if getattr(self, name) <= 0:
+                raise InvalidInputError(name, f"{getattr(self, name)} is not above 0", "use a positive number")
+        if not 0 <= self.port <= 65_535:
+            raise InvalidInputError("port", f"{self.port} is no port", "use 0 to 65535")
+        if self.default_fee_wei > self.max_fee_wei:
+            raise InvalidInputError("default_fee_wei", "it is above max_fee_wei", "lower it, or raise max_fee_wei")
+        if self.srs_origin not in SRS_ORIGINS:
+            raise InvalidInputError("srs_origin", f"{self.srs_origin!r} is unknown", f"use one of {SRS_ORIGINS}")
+
+    @classmethod
+    def load(cls, path: Path) -> GatewayConfig:
+        """Read a configuration file; relative paths are relative to it.
+
+        Raises:
+            InvalidInputError: naming the field that is missing, unknown or of the wrong kind.
+        """
+        try:
+            raw = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(str(path), f"it cannot be read ({error})", "name a gateway's JSON file") from error
+        if not isinstance(raw, dict):
+            raise InvalidInputError(str(path), "it is not a JSON object", "name a gateway's JSON file")
+        hints = get_type_hints(cls)
+        for name, value in raw.items():
+            if name not in hints:
+                raise InvalidInputError(name, "it is not a setting of a gateway", f"use one of {', '.join(hints)}")
+            raw[name] = _read(name, value, hints[name], path.parent)
+        try:
+            return cls(**raw)
+        except TypeError as error:
+            raise InvalidInputError(str(path), str(error), "add the setting that is missing") from error
+
+    def save(self, path: Path) -> None:
+        """Write the configuration file."""
+        record = {field.name: getattr(self, field.name) for field in fields(self)}
+        path.write_text(json.dumps(record, indent=2, default=str) + "\n")
+
+
+def _read(name: str, value: Any, hint: Any, base: Path) -> Any:
+    allowed = get_args(hint) or (hint,)
+    if value is None and type(None) in allowed:
+        return None
+    if Path in allowed:
+        if not isinstance(value, str):
+            raise InvalidInputError(name, f"{value!r} is not a path", "give a path")
+        return (base / value).resolve()
+    if float in allowed and type(value) is int:
+        return float(value)
+    if type(value) not in allowed:
+        raise InvalidInputError(name, f"{value!r} is of the wrong kind", f"give {hint.__name__}")
+    return value

@@ -1,0 +1,112 @@
+"""What the model endpoints take and answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+MAX_NAME = 100
+MAX_SEGMENTS = 16
+"""See ``Policies.MAX_SEGMENTS``."""
+
+UPLOAD_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["model", "calibration", "name"],
+    "properties": {
+        "model": {"type": "string", "format": "binary", "description": "An ONNX file."},
+        "calibration": {
+            "type": "string",
+            "format": "binary",
+            "description": "An .npz file with the array `input` of shape (n, …): typical inputs, extreme ones too; "
+            "and optionally `label` (n,).",
+        },
+        "heldout": {"type": "string", "format": "binary", "description": "The same, for measuring accuracy."},
+        "name": {"type": "string", "minLength": 1, "maxLength": MAX_NAME},
+        "segments": {"type": "integer", "minimum": 1, "maximum": MAX_SEGMENTS, "description": "Or `cuts`."},
+        "cuts": {"type": "string", "description": "Names of tensors to cut at, with commas between. Or `segments`."},
+        "max_drift": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": 1,
+            "default": 0.05,
+            "description": "How far outputs in fixed point may be off, relative to the largest output.",
+        },
+    },
+}
+
+
+class RegistrationAccepted(BaseModel):
+    """A model that will be registered, whatever happens to this process."""
+
+    registration: str
+    status_url: str
+
+
+class ErrorDetail(BaseModel):
+    """Why something failed; the same fields as in an error's answer."""
+
+    type: str
+    message: str
+    field: str | None
+    mend: str | None
+
+
+class RegistrationAnswer(BaseModel):
+    """How a registration stands."""
+
+    registration: str
+    status: str = Field(description="queued, running, done or failed")
+    step: str
+    share: float = Field(description="How much of the whole is done, 0 to 1.")
+    model: str | None
+    error: ErrorDetail | None
+
+
+class SegmentSummary(BaseModel):
+    """One segment of a model."""
+
+    index: int
+    operators: str
+    input_shape: list[int]
+    output_shape: list[int]
+    input_scale: int
+    output_scale: int
+    input_kind: str
+    output_kind: str
+    rows: int
+    log_rows: int
+    proof_bytes: int
+
+
+class AccuracySummary(BaseModel):
+    """Floating point against fixed point."""
+
+    samples: int
+    float_accuracy: float | None
+    fixed_accuracy: float | None
+    agreement: float
+    max_error: float
+    source: str
+
+
+class ModelAnswer(BaseModel):
+    """A registered model, as its manifest describes it."""
+
+    model: str
+    name: str
+    input_shape: list[int]
+    output_shape: list[int]
+    input_bound: float = Field(description="Largest absolute value that an input may have.")
+    segments: list[SegmentSummary]
+    accuracy: AccuracySummary
+    srs_origin: str
+    workers: int = Field(description="How many workers serve it; counted up to 64.")
+
+
+class ModelList(BaseModel):
+    """Registered models, the newest first."""
+
+    models: list[ModelAnswer]
+    unreadable: list[str] = Field(description="Models whose manifest cannot be had now, or is not one.")
