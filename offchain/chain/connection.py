@@ -28,6 +28,15 @@ from offchain.toolchain import project_root
 
 CONTRACTS = ("Registry", "Staking", "Verifier", "Jobs")
 
+UNREACHABLE = (
+    requests.RequestException,
+    BadResponseFormat,
+    MultipleFailedRequests,
+    TimeoutError,
+    json.JSONDecodeError,  # a proxy's page, or half an answer
+)
+"""What web3 raises when the endpoint is down or talks nonsense."""
+
 
 @cache
 def artefact(name: str) -> dict[str, Any]:
@@ -140,7 +149,7 @@ class Connection:
             raise TransactionRefused(function, "unknown", {"message": error.message or ""}) from error
         except Web3RPCError as error:
             raise self._rpc_error(function, error) from error
-        except (requests.RequestException, BadResponseFormat, MultipleFailedRequests, TimeoutError) as error:
+        except UNREACHABLE as error:
             raise ChainUnreachable(self.rpc_url, type(error).__name__) from error
 
     def _rpc_error(self, function: str, error: Web3RPCError) -> Exception:
