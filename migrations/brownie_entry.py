@@ -1,7 +1,7 @@
 """Runs migrations under Brownie: ``brownie run steps``, ``brownie run m01_registry``; in its console ``run("steps")``.
 
 On a development network ``accounts[0]`` pays, for which the node itself signs. On a live network the key must be
-Brownie's: ``brownie accounts new NAME`` stores it, ``BROWNIE_ACCOUNT=NAME`` chooses it, and Brownie asks for its password.
+Brownie's: ``brownie accounts new NAME`` stores it, ``BROWNIE_ACCOUNT=NAME`` chooses it; Brownie asks for the password.
 """
 
 from __future__ import annotations
