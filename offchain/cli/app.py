@@ -278,7 +278,7 @@ def show_model(summary: dict[str, Any]) -> None:
         f"fixed against floating point: same class on {accuracy['agreement']:.1%} of {accuracy['samples']} "
         f"{accuracy['source']} samples, outputs at most {accuracy['max_error']:.3g} apart"
     )
-    if summary["srs"]["origin"] == "insecure-dev":
+    if summary["srs_origin"] == "insecure-dev":
         console.print(
             "[yellow]SRS: insecure-dev. Whoever made it could forge proofs; use a ceremony's file for money.[/]"
         )
