@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from eth_hash.auto import keccak
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offchain.errors import InvalidInputError
+from offchain.protocol import hashing
+from offchain.protocol.links import LinkKind
+from offchain.protocol.manifest import (
+    MAX_MANIFEST_BYTES,
+    Accuracy,
+    Manifest,
+    SegmentRecord,
+    SrsRecord,
+    check_manifest,
+    model_id_of,
+    parse_manifest,
+)
+
+pytestmark = pytest.mark.unit
+
+DIGEST = "ab" * 32
+CID = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o"
+SEGMENT = SegmentRecord(
+    operators="Gemm, Relu",
+    input_kind=LinkKind.KZG,
+    output_kind=LinkKind.KZG,
+    input_scale=7,
+    output_scale=7,
+    input_shape=(1, 4),
+    output_shape=(1, 4),
+    proof_bytes=3488,
+    log_rows=11,
+    rows=881,
+    verification_key_digest=DIGEST,
+    verification_key_cid=CID,
+    verifier_code_hash=DIGEST,
+    settings_cid=CID,
+    onnx_digest=DIGEST,
+    onnx_sealed_cid=CID,
+)
+LAST = replace(SEGMENT, output_kind=LinkKind.PUBLIC, output_shape=(1, 2))
+MANIFEST = Manifest(
+    name="screening",
+    model_key=DIGEST,
+    input_bound=4.5,
+    tools={"ezkl": "23.0.5", "torch": "2.13.0"},
+    srs=SrsRecord(DIGEST, CID, 11, "insecure-dev"),
+    accuracy=Accuracy(100, 0.97, 0.96, 0.99, 0.31, "held-out"),
+    segments=(SEGMENT, SEGMENT, LAST),
+)
+
+
+def canonical(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> bytes:
+    record = json.loads(MANIFEST.to_bytes())
+    change(record)
+    return canonical(record)
+
+
+def test_parse_manifest__what_was_written__comes_back_equal() -> None:
+    content = MANIFEST.to_bytes()
+    assert parse_manifest(content) == MANIFEST
+    assert parse_manifest(content).to_bytes() == content
+    assert content == canonical(json.loads(content))
+    assert model_id_of(content, MANIFEST) == MANIFEST.model_id()
+
+
+@given(
+    name=st.text(max_size=30),
+    bound=st.floats(0, 1e6, allow_nan=False),
+    accuracy=st.one_of(st.none(), st.floats(0, 1)),
+    tools=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
+)
+def test_parse_manifest__any_names_and_numbers__come_back_equal(
+    name: str, bound: float, accuracy: float | None, tools: dict[str, str]
+) -> None:
+    manifest = replace(
+        MANIFEST,
+        name=name,
+        input_bound=bound,
+        tools=tools,
+        accuracy=replace(MANIFEST.accuracy, float_accuracy=accuracy),
+    )
+    content = manifest.to_bytes()
+    content.decode("ascii")
+    assert parse_manifest(content) == manifest
+
+
+@given(data=st.data())
+def test_parse_manifest__any_changed_byte__is_refused_or_another_model(data: st.DataObject) -> None:
+    content = MANIFEST.to_bytes()
+    at = data.draw(st.integers(0, len(content) - 1))
+    byte = data.draw(st.integers(0, 255).filter(lambda value: value != content[at]))
+    mutated = content[:at] + bytes([byte]) + content[at + 1 :]
+    try:
+        parsed = parse_manifest(mutated)
+        identity = model_id_of(mutated, parsed)
+    except (InvalidInputError, ValueError):
+        return  # ValueError: a digest that is not hex any more, found when the id is computed
+    assert identity != MANIFEST.model_id()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: content + b"\n",
+        lambda content: b" " + content,
+        lambda content: content.replace(b'":', b'": ', 1),
+        lambda content: json.dumps(dict(reversed(json.loads(content).items())), separators=(",", ":")).encode(),
+        lambda content: content.replace(b'"input_bound":4.5', b'"input_bound":4.50'),
+        lambda content: content.replace(b'"name":"screening"', b'"name":"screenin\\u0067"'),
+        lambda content: content.replace(b'"input_kind":"kzg"', b'"input_kind":"KZG"', 1),
+    ],
+)
+def test_parse_manifest__same_meaning_in_other_bytes__is_refused(spoil: Callable[[bytes], bytes]) -> None:
+    content = spoil(MANIFEST.to_bytes())
+    assert content != MANIFEST.to_bytes()
+    with pytest.raises(InvalidInputError) as caught:
+        parse_manifest(content)
+    assert (caught.value.field, caught.value.problem) == ("manifest", "its bytes are not canonical")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"nul"])
+def test_parse_manifest__not_json__is_refused(content: bytes) -> None:
+    with pytest.raises(InvalidInputError, match="not JSON") as caught:
+        parse_manifest(content)
+    assert caught.value.field == "manifest"
+
+
+@pytest.mark.parametrize("content", [b"[]", b"1", b"null", b"{}", b'{"format":"interlock.manifest.v2"}'])
+def test_parse_manifest__other_format__is_refused(content: bytes) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        parse_manifest(content)
+    assert caught.value.field == "manifest.format"
+
+
+def test_parse_manifest__too_large__is_refused_before_it_is_read() -> None:
+    with pytest.raises(InvalidInputError, match="too many"):
+        parse_manifest(b"[" * (MAX_MANIFEST_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.pop("name"),
+        lambda record: record.pop("srs"),
+        lambda record: record.update(extra=1),
+        lambda record: record["srs"].pop("origin"),
+        lambda record: record.update(srs=[]),
+        lambda record: record.update(segments=None),
+        lambda record: record.update(segments=[1]),
+        lambda record: record["segments"][0].pop("rows"),
+        lambda record: record["segments"][0].update(extra=1),
+        lambda record: record["segments"][0].update(input_kind="kzgg"),
+        lambda record: record["segments"][0].update(input_shape=None),
+        lambda record: record["segments"][0].update(input_shape=["x"]),
+        lambda record: record["accuracy"].update(more=1),
+    ],
+)
+def test_parse_manifest__wrong_fields__are_refused(change: Callable[[dict[str, Any]], object]) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        parse_manifest(changed(change))
+    assert caught.value.field == "manifest"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda record: record.update(segments=[]), "segments"),
+        (lambda record: record["srs"].update(origin="trust me"), "srs.origin"),
+        (lambda record: record["segments"][0].update(input_kind="none"), "segments[0]"),
+        (lambda record: record["segments"][2].update(output_kind="none"), "segments[2]"),
+        (lambda record: record["segments"][1].update(input_scale=8), "segments[1].input_scale"),
+        (lambda record: record["segments"][1].update(input_shape=[4, 1]), "segments[1].input_shape"),
+        (lambda record: record["segments"][2].update(input_kind="poseidon"), "segments[2].input_kind"),
+        (lambda record: record["segments"][2].update(output_kind="kzg"), "segments[-1].output_kind"),
+    ],
+)
+def test_parse_manifest__broken_rule__is_refused_by_field(
+    change: Callable[[dict[str, Any]], object], field: str
+) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        parse_manifest(changed(change))
+    assert caught.value.field == field
+    assert caught.value.mend
+
+
+@pytest.mark.parametrize("origin", ["ceremony", "local-ceremony", "insecure-dev"])
+def test_check_manifest__known_origins__are_accepted(origin: str) -> None:
+    check_manifest(replace(MANIFEST, srs=replace(MANIFEST.srs, origin=origin)))
+
+
+def test_model_id__any_field_of_a_segment__changes_it() -> None:
+    base = hashing.model_id(keccak(b"manifest"), [SEGMENT.spec()])
+    for change in (
+        {"input_kind": LinkKind.PUBLIC},
+        {"output_kind": LinkKind.PUBLIC},
+        {"input_scale": 8},
+        {"output_scale": 8},
+        {"input_shape": (4, 1)},
+        {"output_shape": (4,)},
+        {"proof_bytes": 3520},
+        {"verification_key_digest": "cd" * 32},
+        {"verifier_code_hash": "cd" * 32},
+    ):
+        assert hashing.model_id(keccak(b"manifest"), [replace(SEGMENT, **change).spec()]) != base  # type: ignore[arg-type]
+    assert hashing.model_id(keccak(b"other"), [SEGMENT.spec()]) != base
