@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
+from web3 import Web3
 from web3.contract import Contract
 from web3.types import BlockIdentifier
 
@@ -238,6 +239,10 @@ class Jobs(_Bound):
         """Pay the sender what is credited to it."""
         return self._write(sender, "claim")
 
+    def address_of(self, part: str) -> Address:
+        """The contract that this one uses as its ``registry``, ``verifier`` or ``staking``, fixed when deployed."""
+        return Address(self._read(part))
+
     def credit_of(self, account: str) -> int:
         """What the account may claim, in wei."""
         return int(self._read("creditOf", account))
@@ -317,14 +322,33 @@ class Contracts:
                 f"{connection.rpc_url} serves chain {connection.chain_id}, the deployment is of chain "
                 f"{deployment.chain_id}; give the RPC of that chain"
             )
+        jobs = Jobs(connection, deployment.jobs)
+        for name in ("registry", "verifier", "staking"):
+            claimed, actual = getattr(deployment, name), jobs.address_of(name)
+            if claimed != actual:
+                raise WrongChain(
+                    f"the deployment names {claimed} as its {name}, the job contract uses {actual}; "
+                    "use the record of this deployment"
+                )
         return cls(
             connection,
             deployment,
             Registry(connection, deployment.registry),
             Staking(connection, deployment.staking),
             Verifier(connection, deployment.verifier),
-            Jobs(connection, deployment.jobs),
+            jobs,
         )
+
+    @classmethod
+    def of_jobs(cls, connection: Connection, address: str) -> Contracts:
+        """Bind every contract of a deployment from the job contract's address alone; events are read from block 0.
+
+        Raises:
+            WrongChain: there is no contract at the address.
+        """
+        jobs = Jobs(connection, Web3.to_checksum_address(address))
+        parts = {name: jobs.address_of(name) for name in ("registry", "verifier", "staking")}
+        return cls.connect(connection, Deployment(connection.chain_id, 0, jobs=jobs.address, **parts))
 
 
 def read_job(contracts: Contracts, job: JobId) -> JobView:

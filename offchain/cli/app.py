@@ -31,8 +31,8 @@ app.add_typer(srs_commands, name="srs")
 Gateway = Annotated[str | None, typer.Option("--gateway", help="URL of a gateway; the local network's if left out.")]
 Rpc = Annotated[str | None, typer.Option("--rpc", help="JSON-RPC of the chain; the local network's if left out.")]
 Ipfs = Annotated[str | None, typer.Option("--ipfs", help="HTTP API of an IPFS node; the local network's if left out.")]
-DeploymentFile = Annotated[
-    Path | None, typer.Option("--deployment", help="Record of where the contracts lie (migrations/deployments).")
+JobsAddress = Annotated[
+    str | None, typer.Option("--jobs", help="Address of the job contract; the local network's if left out.")
 ]
 
 
@@ -208,7 +208,7 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     rpc: Rpc = None,
     ipfs: Ipfs = None,
-    deployment: DeploymentFile = None,
+    jobs_address: JobsAddress = None,
 ) -> None:
     """Check a finished job from the chain and IPFS alone. Leaves with 1 if anything at all is off."""
     from offchain.audit import audit as run_audit
@@ -220,7 +220,7 @@ def audit(
         holder = None
         if rederive:
             holder = Identity.load(identity or _local_identity())
-        contracts, store, prover = context.chain_and_store(rpc, ipfs, deployment)
+        contracts, store, prover = context.chain_and_store(rpc, ipfs, jobs_address)
         report = run_audit(contracts, store, prover, job_id, rederive=holder)
         if as_json:
             print(json.dumps(report.to_json()))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from web3 import Web3
 
 from offchain.chain.connection import Connection
 from offchain.chain.contracts import Contracts
@@ -62,22 +63,24 @@ def gateway(url: str | None) -> GatewayClient:
     return GatewayClient(url)
 
 
-def chain_and_store(
-    rpc: str | None, ipfs: str | None, deployment: Path | None
-) -> tuple[Contracts, IpfsStore, EzklProver]:
+def chain_and_store(rpc: str | None, ipfs: str | None, jobs: str | None) -> tuple[Contracts, IpfsStore, EzklProver]:
     """Connect to the named chain and IPFS node, or to the local network's.
 
     Raises:
-        InvalidInputError: something is not named and no local network runs.
+        InvalidInputError: something is not named and no local network runs, or ``jobs`` is no address.
     """
     network = running_network()
-    named = {"--rpc": rpc, "--ipfs": ipfs, "--deployment": deployment}
-    if network is None and not all(named.values()):
-        missing = [name for name, value in named.items() if not value]
+    missing = [name for name, value in (("--rpc", rpc), ("--ipfs", ipfs), ("--jobs", jobs)) if not value]
+    if network is None and missing:
         raise InvalidInputError(", ".join(missing), "no local network runs", "start one, or give these options")
+    if jobs is not None and not Web3.is_address(jobs):
+        raise InvalidInputError("--jobs", f"{jobs!r} is no address", "give the job contract's, as receipts name it")
     connection = Connection(rpc or (network.rpc_url if network else ""))
-    path = deployment or (network.deployment if network else Path())
-    contracts = Contracts.connect(connection, Deployment.load(path))
+    if jobs is not None:
+        contracts = Contracts.of_jobs(connection, jobs)
+    else:
+        assert network is not None
+        contracts = Contracts.connect(connection, Deployment.load(network.deployment))
     store = IpfsStore(ipfs or (network.ipfs_url if network else ""), IPFS_TIMEOUT_SECONDS)
     return contracts, store, EzklProver(ArtefactCache(cache_directory()))
 
