@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from offchain.cli import context
 from offchain.cli.context import console, readable_errors
 from offchain.cli.srs import srs_commands
+from offchain.cli.views import describe_event, progress_bar, show_job_table, show_model
 from offchain.errors import InvalidInputError
 
 app = typer.Typer(
@@ -34,12 +34,6 @@ Ipfs = Annotated[str | None, typer.Option("--ipfs", help="HTTP API of an IPFS no
 JobsAddress = Annotated[
     str | None, typer.Option("--jobs", help="Address of the job contract; the local network's if left out.")
 ]
-
-
-def progress_bar() -> Progress:
-    """A progress bar for long steps."""
-    columns = (TextColumn("{task.description:<42}"), BarColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=not console.is_terminal)
 
 
 @app.command()
@@ -252,58 +246,6 @@ def read_input_file(path: Path) -> object:
     except ValueError as error:
         raise InvalidInputError("INPUT.json", f"it is not JSON ({error})", "write nested lists of numbers") from error
     return content["input"] if isinstance(content, dict) and "input" in content else content
-
-
-def describe_event(name: str, content: dict[str, Any]) -> str:
-    """One line for a progress bar."""
-    segment = content.get("segment")
-    return name if segment is None else f"{name} (segment {segment})"
-
-
-def show_model(summary: dict[str, Any]) -> None:
-    """Print a model's summary."""
-    accuracy = summary["accuracy"]
-    table = Table("segment", "operators", "in", "out", "rows", title=f"{summary['name']}", title_justify="left")
-    for index, segment in enumerate(summary["segments"]):
-        shapes = ("×".join(str(size) for size in segment[side]) for side in ("input_shape", "output_shape"))
-        used = f"{segment['rows']} of 2^{segment['log_rows']}"
-        table.add_row(str(index), segment["operators"], *shapes, used)
-    console.print(table)
-    if accuracy["float_accuracy"] is not None:
-        console.print(
-            f"accuracy on {accuracy['samples']} {accuracy['source']} samples: {accuracy['float_accuracy']:.3f} in "
-            f"floating point, {accuracy['fixed_accuracy']:.3f} in the circuits' fixed point"
-        )
-    console.print(
-        f"fixed against floating point: same class on {accuracy['agreement']:.1%} of {accuracy['samples']} "
-        f"{accuracy['source']} samples, outputs at most {accuracy['max_error']:.3g} apart"
-    )
-    if summary["srs_origin"] == "insecure-dev":
-        console.print(
-            "[yellow]SRS: insecure-dev. Whoever made it could forge proofs; use a ceremony's file for money.[/]"
-        )
-    else:
-        console.print(f"SRS: {summary['srs']['origin']}")
-    console.print(f"model {summary['model']}", soft_wrap=True)
-
-
-def show_job_table(answer: dict[str, Any]) -> None:
-    """Print how a job stands."""
-    table = Table(
-        "segment", "label", "stake for", "link out", "proved by", title=f"{answer['phase']}", title_justify="left"
-    )
-    for segment in answer["segments"]:
-        total = int(segment["stake_total"]) or 1
-        stake = f"{int(segment['stake_for']) / total:.0%} of {int(segment['stake_total']) / 10**18:g}"
-        link = (segment["link_out"] or "")[:18]
-        table.add_row(str(segment["index"]), segment["label"], stake, link, (segment["proved_by"] or "")[:12])
-    console.print(table)
-    if answer["reason"]:
-        console.print(f"[red]reason[/]: {answer['reason']}")
-    if answer.get("trouble"):
-        console.print(f"[yellow]trouble[/]: {answer['trouble']}")
-    if answer["result"]:
-        console.print(f"result: {answer['result']['values']}  (largest: index {answer['result']['top']})")
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from rich.table import Table
 from offchain import toolchain
 from offchain.audit import audit, render
 from offchain.chain.contracts import Contracts
-from offchain.cli.app import describe_event, progress_bar, show_job_table, show_model
 from offchain.cli.client import GatewayClient
 from offchain.cli.context import console
+from offchain.cli.views import describe_event, progress_bar, show_job_table, show_model
 from offchain.demo.measuring import Stopwatch, gas_by_kind
 from offchain.errors import InterlockError
 from offchain.network.local import LocalNetwork, NetworkOptions

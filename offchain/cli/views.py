@@ -1,0 +1,68 @@
+"""What commands show of models and jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from offchain.cli.context import console
+
+
+def progress_bar() -> Progress:
+    """A progress bar for long steps."""
+    columns = (TextColumn("{task.description:<42}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=not console.is_terminal)
+
+
+def describe_event(name: str, content: dict[str, Any]) -> str:
+    """One line for a progress bar."""
+    segment = content.get("segment")
+    return name if segment is None else f"{name} (segment {segment})"
+
+
+def show_model(summary: dict[str, Any]) -> None:
+    """Print a model's summary."""
+    accuracy = summary["accuracy"]
+    table = Table("segment", "operators", "in", "out", "rows", title=f"{summary['name']}", title_justify="left")
+    for index, segment in enumerate(summary["segments"]):
+        shapes = ("×".join(str(size) for size in segment[side]) for side in ("input_shape", "output_shape"))
+        used = f"{segment['rows']} of 2^{segment['log_rows']}"
+        table.add_row(str(index), segment["operators"], *shapes, used)
+    console.print(table)
+    if accuracy["float_accuracy"] is not None:
+        console.print(
+            f"accuracy on {accuracy['samples']} {accuracy['source']} samples: {accuracy['float_accuracy']:.3f} in "
+            f"floating point, {accuracy['fixed_accuracy']:.3f} in the circuits' fixed point"
+        )
+    console.print(
+        f"fixed against floating point: same class on {accuracy['agreement']:.1%} of {accuracy['samples']} "
+        f"{accuracy['source']} samples, outputs at most {accuracy['max_error']:.3g} apart"
+    )
+    if summary["srs_origin"] == "insecure-dev":
+        console.print(
+            "[yellow]SRS: insecure-dev. Whoever made it could forge proofs; use a ceremony's file for money.[/]"
+        )
+    else:
+        console.print(f"SRS: {summary['srs']['origin']}")
+    console.print(f"model {summary['model']}", soft_wrap=True)
+
+
+def show_job_table(answer: dict[str, Any]) -> None:
+    """Print how a job stands."""
+    table = Table(
+        "segment", "label", "stake for", "link out", "proved by", title=f"{answer['phase']}", title_justify="left"
+    )
+    for segment in answer["segments"]:
+        total = int(segment["stake_total"]) or 1
+        stake = f"{int(segment['stake_for']) / total:.0%} of {int(segment['stake_total']) / 10**18:g}"
+        link = (segment["link_out"] or "")[:18]
+        table.add_row(str(segment["index"]), segment["label"], stake, link, (segment["proved_by"] or "")[:12])
+    console.print(table)
+    if answer["reason"]:
+        console.print(f"[red]reason[/]: {answer['reason']}")
+    if answer.get("trouble"):
+        console.print(f"[yellow]trouble[/]: {answer['trouble']}")
+    if answer["result"]:
+        console.print(f"result: {answer['result']['values']}  (largest: index {answer['result']['top']})")
