@@ -32,12 +32,13 @@ def read_input(raw: object, manifest: Manifest, field: str = "input") -> tuple[i
     for place, value in _walk(raw, expected, field, shape):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise InvalidInputError(place, f"{_show(value)} is not a number", "send numbers only")
-        if not math.isfinite(value):
+        # Whole numbers of any length may come; those that no float can hold would raise in isfinite.
+        if isinstance(value, float) and not math.isfinite(value):
             raise InvalidInputError(place, f"{value} is not finite", "replace NaN and infinities before sending")
         if abs(value) > manifest.input_bound:
             raise InvalidInputError(
                 place,
-                f"{value} is beyond ±{manifest.input_bound:g}, the range that the model was compiled for",
+                f"{_show(value)} is beyond ±{manifest.input_bound:g}, the range that the model was compiled for",
                 "scale inputs as the model's data was, or clip them",
             )
         values.append(float(value))
