@@ -1,4 +1,4 @@
-"""The fixed vectors, held against Python and the contracts; what a finished job's hashes are is in ``tests/contracts``."""
+"""The fixed vectors, held against Python and the contracts. Those of real jobs are tested in ``tests/contracts``."""
 
 from __future__ import annotations
 

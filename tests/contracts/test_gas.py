@@ -1,0 +1,114 @@
+"""What each entry point costs, for three workers and three segments with mock verifiers.
+
+``INTERLOCK_REWRITE_GAS=1 make test PYTEST_ARGS=tests/contracts/test_gas.py`` writes what was measured to ``gas.json``,
+which is committed together with what moved it. A real verifier adds its own cost to ``Jobs.prove``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from eth_hash.auto import keccak
+
+from offchain.chain.sender import Receipt
+from tests.contracts.stage import Stage, with_policy
+from tests.local_chain import ETHER, GAS_CAP
+
+pytestmark = pytest.mark.integration
+
+SNAPSHOT = Path(__file__).parent / "gas.json"
+REWRITE = "INTERLOCK_REWRITE_GAS"
+TOLERANCE = 0.02
+Note = Callable[[str, Receipt], None]
+
+
+def measure(stage: Stage) -> dict[str, int]:
+    """Gas by entry point and case; the highest where a case occurs several times."""
+    gas: dict[str, int] = {}
+
+    def note(case: str, receipt: Receipt) -> None:
+        gas[case] = max(gas.get(case, 0), receipt.gas_used)
+
+    measure_operators(stage, note)
+    measure_job(stage, note)
+    measure_faults(stage, note)
+    return dict(sorted(gas.items()))
+
+
+def measure_operators(stage: Stage, note: Note) -> None:
+    staking, registry = stage.contracts.staking, stage.contracts.registry
+    worker = stage.chain.instant("gas")
+    head = stage.contracts.connection.block_number()
+    stage.register_segments(3, "gas")
+    mined = [stage.chain.rpc("eth_getBlockByNumber", hex(head + 1 + index), True) for index in range(4)]
+    registration = stage.chain.rpc("eth_getTransactionReceipt", mined[-1]["transactions"][0]["hash"])
+    note("Registry.registerModel", Receipt("", 0, int(registration["gasUsed"], 16), ""))
+    note("Registry.grantAccess", registry.grant_access(stage.owner, stage.model, keccak(b"grant")))
+    note("Staking.setEncryptionKey", staking.set_encryption_key(worker, keccak(b"key")))
+    note("Staking.bond", staking.bond(worker, 2 * ETHER))
+    note("Staking.serve", staking.serve(worker, stage.model))
+    note("Staking.bond (serving)", staking.bond(worker, ETHER))
+    note("Staking.startUnbonding", staking.start_unbonding(worker, ETHER))
+    note("Staking.stopServing", staking.stop_serving(worker, stage.model))
+    stage.chain.advance(300_000)
+    note("Staking.withdraw", staking.withdraw(worker))
+
+
+def measure_job(stage: Stage, note: Note) -> None:
+    head = stage.contracts.connection.block_number()
+    play = stage.request()
+    requested = stage.chain.rpc("eth_getBlockByNumber", hex(head + 1), True)["transactions"][0]["hash"]
+    note(
+        "Jobs.request",
+        Receipt("", 0, int(stage.chain.rpc("eth_getTransactionReceipt", requested)["gasUsed"], 16), ""),
+    )
+    note("Jobs.draw (committee)", play.draw())
+    note("Jobs.provideInput", play.provide_input())
+    for _ in range(3):
+        *most, last = play.members()
+        for worker in most:
+            note("Jobs.commit", play.commit(worker))
+        note("Jobs.commit (last)", play.commit(last))
+        if play.record.segment < 2:
+            note("Jobs.draw (committee)", play.draw())
+        for worker in most:
+            note("Jobs.reveal", play.reveal(worker))
+        note("Jobs.reveal (settles)", play.reveal(last))
+    note("Jobs.draw (proofs)", play.draw())
+    for segment in range(3):
+        note("Jobs.prove", play.prove(segment))
+    note("Jobs.finalise", play.finalise())
+    note("Jobs.claim", stage.contracts.jobs.claim(stage.workers[0]))
+
+
+def measure_faults(stage: Stage, note: Note) -> None:
+    play = stage.request()
+    play.lapse()
+    note("Jobs.expire", play.expire())
+    play = stage.request().to_committing().to_revealing()
+    for worker in play.members()[:2]:
+        play.reveal(worker)
+    play.lapse()
+    note("Jobs.settle (one silent)", play.settle())
+    play = stage.request(with_policy(proof_permille=0)).to_committing().to_revealing()
+    play.lapse()
+    note("Jobs.settle (all silent)", play.settle())
+
+
+def test_gas__every_entry_point__is_what_was_recorded(stage: Stage) -> None:
+    measured = measure(stage)
+    if os.environ.get(REWRITE):
+        SNAPSHOT.write_text(json.dumps(measured, indent=2) + "\n")
+    recorded: dict[str, int] = json.loads(SNAPSHOT.read_text())
+    moved = {
+        case: (recorded.get(case), measured.get(case))
+        for case in sorted(measured.keys() | recorded.keys())
+        if abs(measured.get(case, 0) - recorded.get(case, 0)) > TOLERANCE * recorded.get(case, 0)
+    }
+    mend = f"{REWRITE}=1 make test PYTEST_ARGS=tests/contracts/test_gas.py"
+    assert not moved, f"gas moved (recorded, measured): {moved}; if that is meant, rewrite the snapshot: {mend}"
+    assert max(measured.values()) < GAS_CAP
