@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from offchain.chain.contracts import Contracts, read_job
-from offchain.chain.errors import TransactionRefused
+from offchain.chain.errors import ChainUnreachable, TransactionRefused
 from offchain.chain.events import Event, EventFollower
 from offchain.chain.sender import Sender
 from offchain.errors import InterlockError, InvalidInputError, RecoverableError, UnrecoverableError
@@ -24,7 +24,7 @@ from offchain.proving.port import Proof
 from offchain.storage.cid import Cid, cid_to_digest
 from offchain.storage.local import CachedStore
 from offchain.storage.sealing import Identity
-from offchain.worker.executor import Executor
+from offchain.worker.executor import Executor, NotGranted
 from offchain.worker.memory import Memory, Work
 
 _log = logging.getLogger(__name__)
@@ -33,6 +33,9 @@ LOST_RACES = frozenset(
     {"WrongPhase", "AlreadyCommitted", "AlreadyRevealed", "AlreadyProved", "AlreadyServing", "SeedNotReady"}
 )
 """Refusals that mean only that somebody else, or an earlier life of this worker, was faster."""
+
+PUT_OFF_SECONDS = 10.0
+"""How long a model whose content cannot be had is left alone."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Worker:
         self._me = Address(sender.address)
         self._follower = EventFollower(contracts, memory.cursor() or contracts.deployment.block)
         self._served: set[ModelId] = set()
+        self._granted: dict[ModelId, float] = {}
         self._noticed: dict[tuple[JobId, Action, int], float] = {}
         self._prover = ThreadPoolExecutor(1, thread_name_prefix="prove")
         self._proofs: dict[tuple[JobId, int], Future[tuple[Proof, Cid]]] = {}
@@ -103,13 +107,14 @@ class Worker:
     def cycle(self) -> None:
         """Do everything that is due at the newest block; nothing, if there is no new one and nothing is under way."""
         head = self._contracts.connection.block_number()
-        if head == self._last_block and not self._noticed and not self._proofs:
+        if head == self._last_block and not (self._noticed or self._proofs or self._granted):
             return
         self._enrol()
         self._store.flush()
         events, cursor = self._follower.poll()
         for event in events:
             self._handle(event)
+        self._serve_granted()
         for job in self._memory.open_jobs():
             try:
                 self._attend(job)
@@ -120,8 +125,9 @@ class Worker:
                 _log.log(level, "job %s: %s", job.hex()[:8], refused)
             except (RecoverableError, InvalidInputError) as error:
                 _log.warning("job %s: %s", job.hex()[:8], error)
-        # Only now: a failure before this line reads the same events again.
-        self._memory.move_cursor(cursor)
+        # Only now: a failure before this line reads the same events again, and so does a restart with grants left.
+        if not self._granted:
+            self._memory.move_cursor(cursor)
         self._follower.advance(cursor)
         self._last_block = head
 
@@ -140,23 +146,42 @@ class Worker:
 
     def _handle(self, event: Event) -> None:
         if event.name == "AccessGranted":
-            self._serve(ModelId(bytes(event.arguments["modelId"])))
+            self._grant(ModelId(bytes(event.arguments["modelId"])))
         elif event.name == "CommitteeDrawn" and self._me in event.arguments["operators"]:
             self._memory.open_job(JobId(bytes(event.arguments["jobId"])))
 
-    def _serve(self, model_id: ModelId) -> None:
-        """Load a model that was granted, and enter its draws."""
+    def _grant(self, model_id: ModelId) -> None:
+        """Notice that somebody was granted a model; perhaps this worker was."""
         wanted = self._settings.models
-        if model_id in self._served or (wanted and model_id.hex() not in wanted):
-            return
-        try:
-            self._executor.circuits(model_id)
-            if not self._contracts.staking.is_serving(self._me, model_id):
-                self._contracts.staking.serve(self._sender, model_id)
-            self._served.add(model_id)
-            _log.info("serving model %s", model_id.hex())
-        except (InvalidInputError, TransactionRefused) as error:
-            _log.warning("model %s is not served: %s", model_id.hex(), error)
+        if model_id not in self._served and (not wanted or model_id.hex() in wanted):
+            self._granted.setdefault(model_id, 0.0)
+
+    def _serve_granted(self) -> None:
+        """Take up the models that were granted. One that cannot be had now is put off: jobs do not wait for it."""
+        for model_id, not_before in tuple(self._granted.items()):
+            if time.monotonic() < not_before:
+                continue
+            try:
+                self._serve(model_id)
+            except ChainUnreachable:
+                raise
+            except NotGranted as error:
+                _log.info("%s", error)  # another grant announces itself by another event
+            except RecoverableError as error:
+                _log.warning("model %s is put off: %s", model_id.hex(), error)
+                self._granted[model_id] = time.monotonic() + PUT_OFF_SECONDS
+                continue
+            except (InvalidInputError, TransactionRefused) as error:
+                _log.warning("model %s is not served: %s", model_id.hex(), error)
+            del self._granted[model_id]
+
+    def _serve(self, model_id: ModelId) -> None:
+        """Load a model, and enter its draws."""
+        self._executor.circuits(model_id)
+        if not self._contracts.staking.is_serving(self._me, model_id):
+            self._contracts.staking.serve(self._sender, model_id)
+        self._served.add(model_id)
+        _log.info("serving model %s", model_id.hex())
 
     # --- attending to a job -----------------------------------------------------------------------------------------
 
