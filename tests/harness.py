@@ -106,16 +106,17 @@ class Worker:
         return Address(self.sender.address)
 
 
-def prepared_model(onnx: bytes, prover: EzklProver, *, segments: int = 3, width: int = 4) -> PreparedModel:
+def prepared_model(onnx: bytes, name: str, prover: EzklProver, *, segments: int = 3, width: int = 4) -> PreparedModel:
     """Prepare a model, or take it from the cache if neither it nor our code has changed."""
     calibration = Samples(np.random.default_rng(7).uniform(-2, 2, (16, width)).astype(np.float32), None)
-    recipe = Recipe("tiny", segments=segments, max_log_rows=11)
+    recipe = Recipe(name, segments=segments, max_log_rows=11)
 
     def make(directory: Path) -> None:
         (directory / "prepared").write_bytes(pickle.dumps(prepare(onnx, recipe, calibration, prover)))
 
     inputs = {
         "onnx": hashlib.sha256(onnx).hexdigest(),
+        "name": name,
         "segments": segments,
         "tool": prover.version,
         "code": _digest_of_code("models", "proving", "protocol", "inference", "storage"),
@@ -128,6 +129,7 @@ def prepared_model(onnx: bytes, prover: EzklProver, *, segments: int = 3, width:
 
 def ready_model(
     onnx: bytes,
+    name: str,
     prover: EzklProver,
     store: ContentStore,
     contracts: Contracts,
@@ -136,8 +138,8 @@ def ready_model(
     segments: int = 3,
     width: int = 4,
 ) -> ReadyModel:
-    """Prepare a tiny model, cut in segments, and publish it."""
-    prepared = prepared_model(onnx, prover, segments=segments, width=width)
+    """Prepare a tiny model, cut in segments, and publish it. Its name makes it another model than any other test's."""
+    prepared = prepared_model(onnx, name, prover, segments=segments, width=width)
     return ReadyModel(publish(prepared, store, contracts, owner), prepared, onnx)
 
 

@@ -21,6 +21,9 @@ SEED_LIFETIME_BLOCKS = 256
 def check_phase(record: ChainRecord) -> str:
     """The job is finalised."""
     require_equal("phase", Phase.FINALISED.name, record.phase.name)
+    job = record.job
+    left = (job.segment, job.proofs_due, job.seed_block, job.deadline)
+    require_equal("last segment, proofs due, seed block and deadline", (job.segments - 1, 0, 0, 0), left)
     return "finalised"
 
 

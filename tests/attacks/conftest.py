@@ -36,13 +36,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IpfsStore]:
 @pytest.fixture(scope="session")
 def model(prover: EzklProver, store: IpfsStore, contracts: Contracts, deployer: Sender) -> ReadyModel:
     """A network of three linear layers, one a segment."""
-    return ready_model(mlp((4, 6, 5, 3), seed=3), prover, store, contracts, deployer)
+    return ready_model(mlp((4, 6, 5, 3), seed=3), "attacked", prover, store, contracts, deployer)
 
 
 @pytest.fixture(scope="session")
 def other_weights(prover: EzklProver, store: IpfsStore, contracts: Contracts, deployer: Sender) -> ReadyModel:
     """The same architecture with other weights."""
-    return ready_model(mlp((4, 6, 5, 3), seed=4), prover, store, contracts, deployer)
+    return ready_model(mlp((4, 6, 5, 3), seed=4), "attacked", prover, store, contracts, deployer)
 
 
 @pytest.fixture(scope="session")

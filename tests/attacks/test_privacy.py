@@ -43,7 +43,7 @@ def own_store(tmp_path_factory: pytest.TempPathFactory) -> object:
 def play(first_block: int, own_store: IpfsStore, chain: LocalChain, contracts: Contracts, prover: EzklProver) -> Play:
     """A whole job, from publishing the model to finalising, every segment proved."""
     onnx_bytes, owner = mlp((6, 12, 10, 3), seed=3), chain.instant("private owner")
-    model = ready_model(onnx_bytes, prover, own_store, contracts, owner, width=6)
+    model = ready_model(onnx_bytes, "private", prover, own_store, contracts, owner, width=6)
     workers = enroll(chain, contracts, model, 9, "private worker")
     requester = Worker(chain.instant("private requester"), Identity.generate())
     return Play(contracts, own_store, prover, model, workers, requester, VALUES).run()

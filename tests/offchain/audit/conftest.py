@@ -54,7 +54,7 @@ def model(
 ) -> ReadyModel:
     """A network of three linear layers, one a segment, granted to one worker."""
     contracts.staking.set_encryption_key(chain.instant("audited grantee"), grantee.encryption_key)
-    return ready_model(mlp((4, 6, 5, 3), seed=3), prover, store, contracts, deployer)
+    return ready_model(mlp((4, 6, 5, 3), seed=3), "audited", prover, store, contracts, deployer)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,344 @@
+"""Every word of a job's record and every event is checked against the others: none can be altered unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from eth_abi.abi import encode
+from eth_hash.auto import keccak
+
+from offchain.audit import AuditReport, audit, consensus, record
+from offchain.chain.connection import Connection
+from offchain.chain.contracts import Contracts
+from offchain.chain.events import Event
+from offchain.proving.ezkl_prover import EzklProver
+from offchain.storage.ipfs import IpfsStore
+from tests.harness import Play
+from tests.local_chain import LocalChain
+
+pytestmark = pytest.mark.integration
+
+WORD = 32
+# Bit places from the right, as Solidity packs: slot within the struct, byte within the slot. See ``IJobs.sol``.
+JOB_FIELDS = {
+    "requester": (0, 0, "request"),
+    "phase": (0, 20, "phase"),
+    "segment": (0, 21, "phase"),
+    "segments": (0, 22, "segments"),
+    "proofsDue": (0, 23, "phase"),
+    "frozenBlock": (0, 24, "request"),
+    "seedBlock": (1, 0, "phase"),
+    "deadline": (1, 6, "phase"),
+    "modelId": (2, 0, "request"),
+    "inputLink": (3, 0, "request"),
+    "inputCid": (4, 0, "request"),
+    "resultKey": (5, 0, "request"),
+    "feeWei": (6, 0, "request"),
+    "policy.committeeSize": (7, 0, "request"),
+    "policy.quorumBps": (7, 1, "request"),
+    "policy.proofPermille": (7, 3, "request"),
+    "policy.inputSeconds": (7, 5, "request"),
+    "policy.commitSeconds": (7, 9, "request"),
+    "policy.revealSeconds": (7, 13, "request"),
+    "policy.proveSeconds": (7, 17, "request"),
+    "evidenceRoot": (8, 0, "evidence_root"),
+}
+ROUND_FIELDS = {
+    "totalWeight": (0, "segments[1].tally"),
+    "settledLink": (1, "segments[1].tally"),
+    "settledWeight": (2, "segments[1].tally"),
+    "prover": (3, "segments[1].sample"),
+    "provedBy": (4, "payouts"),
+    "proofHash": (5, "segments[1].proof"),
+    "proofCid": (6, "evidence_root"),
+}
+PROOF_FIELDS = {
+    "prover": (3, "segments[1].sample"),
+    "provedBy": (4, "segments[1].proof_hash"),
+    "proofHash": (5, "segments[1].proof_hash"),
+    "proofCid": (6, "segments[1].proof"),
+}
+MEMBERS_SLOT, MEMBER_WORDS = 7, 5
+MEMBER_FIELDS = {
+    "operator": (0, "segments[1].committee"),
+    "weight": (1, "segments[1].committee"),
+    "commitment": (2, "segments[1].votes"),
+    "link": (3, "segments[1].votes"),
+    "activationCid": (4, "segments[1].votes"),
+}
+
+
+class Storage:
+    """The job contract's storage of a job, word by word."""
+
+    def __init__(self, chain: LocalChain, contracts: Contracts) -> None:
+        self._chain = chain
+        self._address = contracts.jobs.address
+
+    def read(self, place: int) -> int:
+        word = self._chain.connection.web3.eth.get_storage_at(self._address, place)  # type: ignore[arg-type]
+        return int.from_bytes(word, "big")
+
+    def write(self, place: int, value: int) -> None:
+        self._chain.rpc("anvil_setStorageAt", self._address, f"0x{place:064x}", f"0x{value:064x}")
+
+    @contextmanager
+    def flipped(self, place: int, byte: int = 0) -> Any:
+        """Flip one bit for a while."""
+        before = self.read(place)
+        self.write(place, before ^ (1 << (8 * byte)))
+        try:
+            yield
+        finally:
+            self.write(place, before)
+
+
+@pytest.fixture(scope="session")
+def memory(chain: LocalChain, contracts: Contracts) -> Storage:
+    return Storage(chain, contracts)
+
+
+@pytest.fixture(scope="session")
+def rounds_slot(memory: Storage, agreed: Play) -> int:
+    """The slot of ``Jobs._rounds``, found by what it must hold; ``_jobs`` comes right before it."""
+    settled = int.from_bytes(agreed.view().rounds[0].settled_link, "big")
+    return next(slot for slot in range(16) if memory.read(round_place(agreed.job, 0, slot) + 1) == settled)
+
+
+def job_place(job: bytes, slot: int) -> int:
+    """Where a job begins. Source: Solidity documentation, "Layout of State Variables in Storage"."""
+    return int.from_bytes(keccak(encode(["bytes32", "uint256"], [job, slot])), "big")
+
+
+def round_place(job: bytes, segment: int, slot: int) -> int:
+    return int.from_bytes(keccak(encode(["uint256", "uint256"], [segment, job_place(job, slot)])), "big")
+
+
+@pytest.fixture
+def failed(contracts: Contracts, store: IpfsStore, prover: EzklProver) -> Callable[[Play], set[str]]:
+    """Audit a job and give the names of the checks that fail."""
+
+    def run(play: Play) -> set[str]:
+        report: AuditReport = audit(contracts, store, prover, play.job)
+        return {name for name, _ in report.failures}
+
+    return run
+
+
+@pytest.mark.parametrize("field", JOB_FIELDS)
+def test_audit__job_field_flipped__is_named(
+    failed: Callable[[Play], set[str]], memory: Storage, agreed: Play, rounds_slot: int, field: str
+) -> None:
+    slot, byte, expected = JOB_FIELDS[field]
+    with memory.flipped(job_place(agreed.job, rounds_slot - 1) + slot, byte):
+        assert expected in failed(agreed)
+
+
+@pytest.mark.parametrize("field", ROUND_FIELDS)
+def test_audit__round_field_flipped__is_named(
+    failed: Callable[[Play], set[str]], memory: Storage, agreed: Play, rounds_slot: int, field: str
+) -> None:
+    word, expected = ROUND_FIELDS[field]
+    with memory.flipped(round_place(agreed.job, 1, rounds_slot) + word):
+        assert expected in failed(agreed)
+
+
+@pytest.mark.parametrize("field", PROOF_FIELDS)
+def test_audit__proof_field_flipped__is_named(
+    failed: Callable[[Play], set[str]], memory: Storage, finished: Play, rounds_slot: int, field: str
+) -> None:
+    word, expected = PROOF_FIELDS[field]
+    with memory.flipped(round_place(finished.job, 1, rounds_slot) + word):
+        assert expected in failed(finished)
+
+
+@pytest.mark.parametrize("member", [0, 2])
+@pytest.mark.parametrize("field", MEMBER_FIELDS)
+def test_audit__member_field_flipped__is_named(
+    failed: Callable[[Play], set[str]], memory: Storage, agreed: Play, rounds_slot: int, member: int, field: str
+) -> None:
+    word, expected = MEMBER_FIELDS[field]
+    length = round_place(agreed.job, 1, rounds_slot) + MEMBERS_SLOT
+    first = int.from_bytes(keccak(length.to_bytes(WORD, "big")), "big")
+    with memory.flipped(first + member * MEMBER_WORDS + word):
+        assert expected in failed(agreed)
+    assert failed(agreed) == set()
+
+
+EVENT_ARGUMENTS = [
+    ("JobRequested", "requester", "request"),
+    ("JobRequested", "inputLink", "request"),
+    ("JobRequested", "policy", "request"),
+    ("InputProvided", "inputCid", "request"),
+    ("SeedBlockSet", "seedBlock", "segments[0].committee"),
+    ("CommitteeDrawn", "seed", "segments[0].committee"),
+    ("CommitteeDrawn", "operators", "segments[0].committee"),
+    ("CommitteeDrawn", "weights", "segments[0].committee"),
+    ("Committed", "commitment", "segments[0].votes"),
+    ("Revealed", "link", "segments[0].votes"),
+    ("Revealed", "activationCid", "segments[0].votes"),
+    ("SegmentSettled", "link", "segments[0].tally"),
+    ("SegmentSettled", "stakeFor", "segments[0].tally"),
+    ("SegmentSettled", "stakeTotal", "segments[0].tally"),
+    ("ProverDrawn", "prover", "segments[0].sample"),
+    ("SegmentProved", "prover", "segments[0].proof_hash"),
+    ("SegmentProved", "proofHash", "segments[0].proof_hash"),
+    ("SegmentProved", "linkIn", "segments[0].link_out"),
+    ("JobFinalised", "resultLink", "evidence_root"),
+    ("JobFinalised", "evidenceRoot", "evidence_root"),
+]
+
+
+def altered(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return bytes(value[:-1]) + bytes([value[-1] ^ 1])
+    if isinstance(value, int):
+        return value - 1
+    if isinstance(value, str):
+        return "0x" + "12" * 20
+    if isinstance(value, (list, tuple)):
+        return tuple(reversed(value))
+    return dict.fromkeys(value, 1)
+
+
+def alter_events(monkeypatch: pytest.MonkeyPatch, change: Callable[[list[Event]], list[Event]]) -> None:
+    """Have the chain's endpoint lie about a job's events."""
+    genuine = record.job_events
+    monkeypatch.setattr(record, "job_events", lambda *arguments: tuple(change(list(genuine(*arguments)))))
+
+
+@pytest.mark.parametrize(("name", "argument", "expected"), EVENT_ARGUMENTS)
+def test_audit__event_altered__is_named(
+    failed: Callable[[Play], set[str]],
+    finished: Play,
+    agreed: Play,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    argument: str,
+    expected: str,
+) -> None:
+    def change(events: list[Event]) -> list[Event]:
+        place = next(place for place, event in enumerate(events) if event.name == name)
+        event = events[place]
+        events[place] = replace(event, arguments=event.arguments | {argument: altered(event.arguments[argument])})
+        return events
+
+    alter_events(monkeypatch, change)
+    # Without proofs an audit takes a tenth of a second.
+    assert expected in failed(finished if name in ("ProverDrawn", "SegmentProved") else agreed)
+
+
+@pytest.mark.parametrize(
+    ("name", "times", "expected"),
+    [
+        ("JobRequested", 0, "request"),
+        ("JobRequested", 2, "request"),
+        ("CommitteeDrawn", 0, "segments[0].committee"),
+        ("CommitteeDrawn", 2, "segments[0].committee"),
+        ("Committed", 0, "segments[0].votes"),
+        ("Revealed", 0, "segments[0].votes"),
+        ("SegmentSettled", 0, "segments[0].tally"),
+        ("SegmentSettled", 2, "segments[0].tally"),
+        ("JobFinalised", 0, "evidence_root"),
+        ("JobFinalised", 2, "evidence_root"),
+    ],
+)
+def test_audit__event_missing_or_repeated__is_named(
+    failed: Callable[[Play], set[str]],
+    agreed: Play,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    times: int,
+    expected: str,
+) -> None:
+    def change(events: list[Event]) -> list[Event]:
+        place = next(place for place, event in enumerate(events) if event.name == name)
+        return events[:place] + [events[place]] * times + events[place + 1 :]
+
+    alter_events(monkeypatch, change)
+    assert expected in failed(agreed)
+
+
+def test_audit__penalty_that_nobody_deserved__is_named(
+    failed: Callable[[Play], set[str]], agreed: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(events: list[Event]) -> list[Event]:
+        operator = agreed.view().rounds[2].members[1].operator
+        fine = {"segment": 2, "operator": operator, "reason": 4, "amount": 1}
+        return [*events, replace(events[-1], name="OperatorPenalised", arguments=fine)]
+
+    alter_events(monkeypatch, change)
+    assert failed(agreed) == {"segments[2].penalties"}
+
+
+def test_audit__vote_of_a_stranger__is_named(
+    failed: Callable[[Play], set[str]], agreed: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(events: list[Event]) -> list[Event]:
+        vote = next(event for event in events if event.name == "Committed")
+        return [*events, replace(vote, arguments=vote.arguments | {"operator": "0x" + "12" * 20})]
+
+    alter_events(monkeypatch, change)
+    assert failed(agreed) == {"segments[0].votes"}
+
+
+def test_audit__commitment_that_the_salt_does_not_open__is_named(
+    failed: Callable[[Play], set[str]], agreed: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consensus, "calldata_of", lambda *arguments: {"salt": bytes(32)})
+    assert failed(agreed) == {f"segments[{index}].votes" for index in range(3)}
+
+
+def test_audit__drawn_outside_the_seeds_lifetime__is_named(
+    failed: Callable[[Play], set[str]], agreed: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consensus, "SEED_LIFETIME_BLOCKS", 0)
+    assert failed(agreed) == {f"segments[{index}].committee" for index in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "argument", "expected"),
+    [
+        (record, "WeightChanged", "weight", {f"segments[{index}].committee" for index in range(3)}),
+        (consensus, "Credited", "amount", {"payouts"}),
+        (consensus, "Credited", "account", {"payouts"}),
+    ],
+)
+def test_audit__stake_or_payment_altered__is_named(
+    failed: Callable[[Play], set[str]],
+    agreed: Play,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    name: str,
+    argument: str,
+    expected: set[str],
+) -> None:
+    genuine = module.read_events
+
+    def lie(*arguments: Any, **options: Any) -> Any:
+        for event in genuine(*arguments, **options):
+            if event.name == name:
+                event = replace(event, arguments=event.arguments | {argument: altered(event.arguments[argument])})
+            yield event
+
+    monkeypatch.setattr(module, "read_events", lie)
+    assert failed(agreed) == expected
+
+
+def test_audit__block_replaced_meanwhile__is_named(
+    failed: Callable[[Play], set[str]], agreed: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    genuine = Connection.block_hash
+
+    def reorganised(self: Connection, number: int) -> bytes:
+        seen.append(number)
+        head = agreed.view().block_number
+        return bytes(32) if number == head and seen.count(head) > 1 else genuine(self, number)
+
+    monkeypatch.setattr(Connection, "block_hash", reorganised)
+    assert failed(agreed) == {"block"}
