@@ -180,10 +180,16 @@ class Staking(_Bound):
         return bool(self._read("isServing", operator, model_id))
 
     def draw(
-        self, model_id: ModelId, at_block: int, seed: bytes, count: int, excluded: Sequence[str]
+        self,
+        model_id: ModelId,
+        at_block: int,
+        seed: bytes,
+        count: int,
+        excluded: Sequence[str],
+        block: BlockIdentifier = LATEST,
     ) -> tuple[tuple[Address, int], ...]:
         """Draw as a job would; see ``offchain.protocol.sortition.draw`` for the same in Python."""
-        operators, weights = self._read("draw", model_id, at_block, seed, count, list(excluded))
+        operators, weights = self._read("draw", model_id, at_block, seed, count, list(excluded), block=block)
         return tuple((Address(operator), int(weight)) for operator, weight in zip(operators, weights, strict=True))
 
     def total_weight_at(self, model_id: ModelId, block_number: int) -> int:

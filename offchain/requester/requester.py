@@ -99,14 +99,24 @@ class Requester:
         Raises:
             InvalidInputError: the model has fewer workers than a committee needs.
         """
-        head = self._contracts.connection.block_number()
-        drawn = self._contracts.staking.draw(model_id, head - 1, bytes(32), policy.committee_size, [])
+        drawn = self._draw(model_id, policy.committee_size)
         if len(drawn) < policy.committee_size:
             raise InvalidInputError(
                 "policy.committee_size",
                 f"{policy.committee_size} workers are asked for and {len(drawn)} serve the model",
                 "wait for workers to join, or ask for a smaller committee",
             )
+
+    def _draw(self, model_id: ModelId, count: int) -> tuple[tuple[Address, int], ...]:
+        """Draw as a job requested now would: from the stakes at the end of the newest block."""
+        head, staking = self._contracts.connection.block_number(), self._contracts.staking
+        try:
+            return staking.draw(model_id, head, bytes(32), count, [], block="pending")
+        except TransactionRefused as refused:
+            if refused.error != "BlockNotOver":
+                raise
+        # Not every node runs a pending call in the next block.
+        return staking.draw(model_id, head - 1, bytes(32), count, [])
 
     def request(self, model_id: ModelId, input_link: Link, policy: Policy, salt: bytes, fee_wei: int) -> Receipt | None:
         """Escrow the fee and open a job; None if the same request was made before.
