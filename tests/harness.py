@@ -181,6 +181,7 @@ class Play:
     Args:
         values: the input, as real numbers.
         answer: what members put out; see :data:`Answer`.
+        silent: segment and place in its committee of members that do not commit; time has to lapse without them.
         inputs: per segment, the elements that go in: the input, then what each segment settled on.
     """
 
@@ -193,6 +194,7 @@ class Play:
     values: tuple[float, ...]
     policy: Policy = ALL_PROVED
     answer: Answer = honest
+    silent: frozenset[tuple[int, int]] = frozenset()
     salt: bytes = field(default_factory=lambda: os.urandom(32))
     inputs: list[Elements] = field(default_factory=list)
     job: JobId = JobId(b"")
@@ -251,6 +253,8 @@ class Play:
         segment = view.job.segment
         received = self._received(view, segment)
         for place, member in enumerate(view.round.members):
+            if (segment, place) in self.silent:
+                continue
             worker = self.workers[member.operator]
             opened = decode_elements(unseal(self.store.get(received, max_bytes=MAX_SEALED_BYTES), worker.identity))
             assert opened == self.inputs[segment]
@@ -263,10 +267,9 @@ class Play:
         """Have every member open its commitment and pass its output on, sealed."""
         segment = view.job.segment
         keys = self._keys(segment + 1)
-        for member in view.round.members:
-            link, salt, outputs = self._reveals[member.operator]
+        for operator, (link, salt, outputs) in self._reveals.items():
             cid = cid_to_digest(self.store.put(seal(encode_elements(outputs), keys)))
-            self.contracts.jobs.reveal(self.workers[member.operator].sender, self.job, link, salt, cid)
+            self.contracts.jobs.reveal(self.workers[operator].sender, self.job, link, salt, cid)
         settled = self.view().rounds[segment].settled_link
         self.inputs += [outputs for link, _, outputs in self._reveals.values() if link == settled][:1]
         self._reveals.clear()

@@ -358,6 +358,31 @@ def test_audit__outvoted_and_slashed_member__is_valid_and_told(
     assert "CONTRADICTED_PROOF" in report.segments[1].checks["penalties"].detail
 
 
+def test_audit__silent_member_and_late_prover__is_valid_and_told(
+    audited: Callable[..., AuditReport], new_job: Callable[..., Play], chain: LocalChain, isolation: None
+) -> None:
+    """Every lapse leads another way through the contract: draws of later seed blocks, other provers, penalties."""
+    play = new_job(silent=frozenset({(0, 1), (2, 0)}))
+    for segment in (0, 2):
+        play.run(until=Phase.COMMITTING)
+        while play.view().job.segment != segment:
+            play.step(play.view())
+        play.step(play.view())
+        chain.advance(play.policy.commit_seconds + 1)
+        play.step(play.view())
+    play.run(until=Phase.PROVING)
+    chain.advance(play.policy.prove_seconds + 1)
+    round_ = play.view().rounds[1]
+    late = round_.prover
+    substitute = next(member.operator for member in round_.supporters if member.operator != late)
+    play.prove(1, sender=play.workers[substitute].sender)
+    report = audited(play=play.run())
+    assert report.failures == ()
+    assert "MISSED_COMMIT" in report.segments[0].checks["penalties"].detail
+    assert "MISSED_COMMIT" in report.segments[2].checks["penalties"].detail
+    assert report.segments[1].checks["penalties"].detail == f"{late} MISSED_PROOF"
+
+
 # --- rederivation ---------------------------------------------------------------------------------------------------
 
 
