@@ -19,7 +19,7 @@ from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import SegmentCircuit, Srs, VerifyingKey
 from offchain.proving.srs import MAX_LOG_ROWS, load_srs, srs_file_bytes
 from offchain.storage.cid import digest_to_cid
-from offchain.storage.port import ContentStore
+from offchain.storage.port import ContentCorrupt, ContentStore, ContentUnavailable
 from offchain.storage.sealing import Identity, NotARecipient, SealBroken, unseal
 
 MAX_SETTINGS_BYTES = 4 << 20
@@ -91,6 +91,9 @@ def find_identity(
 
     What does not open, or opens to something other than the key in the manifest, is passed over: anyone may announce
     anything.
+
+    Raises:
+        ContentUnavailable, ContentCorrupt: no grant opened, and one could not be fetched; try again.
     """
     contracts_head = contracts.connection.block_number()
     topics = [None, "0x" + model_id.hex()]
@@ -99,14 +102,21 @@ def find_identity(
         for event in read_events(contracts, contracts.deployment.block, contracts_head, topics=topics)
         if event.name == "AccessGranted"
     ]
+    missing: ContentUnavailable | ContentCorrupt | None = None
     for digest in reversed(grants):
         try:
             secret = unseal(store.get(digest_to_cid(digest), max_bytes=MAX_GRANT_BYTES), holder)
             identity = Identity(secret.decode("ascii"))
+        except (ContentUnavailable, ContentCorrupt) as error:
+            # Whoever announces what nobody has must not keep anybody from the grants before it.
+            missing = missing or error
+            continue
         except (NotARecipient, SealBroken, InvalidInputError, UnicodeDecodeError):
             continue
         if identity.encryption_key.hex() == manifest.model_key:
             return identity
+    if missing is not None:
+        raise missing
     return None
 
 
