@@ -424,7 +424,8 @@ contract Jobs is IJobs, Escrow {
         uint256 shareBps,
         address beneficiary
     ) private {
-        uint256 taken = staking.slash(operator, _weightOf(_rounds[jobId][segment], operator) * shareBps / BPS);
+        uint256 amount = _weightOf(_rounds[jobId][segment], operator) * shareBps / BPS;
+        uint256 taken = staking.slash(operator, amount, _jobs[jobId].modelId);
         emit OperatorPenalised(jobId, segment, operator, reason, taken);
         _credit(beneficiary, taken);
     }

@@ -86,7 +86,7 @@ contract Staking is IStaking, ReentrancyGuard {
     }
 
     /// @inheritdoc IStaking
-    function slash(address account, uint256 amount) external returns (uint256 taken) {
+    function slash(address account, uint256 amount, bytes32 modelId) external returns (uint256 taken) {
         if (msg.sender != slasher) revert NotSlasher(msg.sender);
         Operator storage operator = _operators[account];
         uint256 fromActive = amount < operator.active ? amount : operator.active;
@@ -96,8 +96,14 @@ contract Staking is IStaking, ReentrancyGuard {
         operator.unbonding -= uint208(fromUnbonding);
         taken = fromActive + fromUnbonding;
         emit Slashed(account, taken, operator.active, operator.unbonding);
-        _refreshWeights(account, operator);
+        Membership storage membership = _memberships[modelId][account];
+        if (membership.serving) _setWeight(modelId, account, membership.leafPlusOne - 1, operator.active);
         if (taken != 0) _send(slasher, taken);
+    }
+
+    /// @inheritdoc IStaking
+    function refreshWeights(address account) external {
+        _refreshWeights(account, _operators[account]);
     }
 
     /// @inheritdoc IStaking

@@ -43,10 +43,16 @@ interface IStaking {
     /// @notice Pays out what has finished unbonding. Emits {Withdrawn}.
     function withdraw() external;
 
-    /// @notice Takes up to `amount` from an operator, active bond first, and sends it to the slasher.
-    /// Requirements: the caller is the job contract. Emits {Slashed} and {WeightChanged} per model served.
+    /// @notice Takes up to `amount` from an operator, active bond first, and sends it to the slasher. The operator's weight
+    /// follows at once in the draws of `modelId`, and in those of other models with the next {refreshWeights}: what a job's
+    /// settling costs must not grow with how many models its members serve, or they could make it impossible.
+    /// Requirements: the caller is the job contract. Emits {Slashed}, and {WeightChanged} if the model is still served.
     /// @return taken What was there to take.
-    function slash(address operator, uint256 amount) external returns (uint256 taken);
+    function slash(address operator, uint256 amount, bytes32 modelId) external returns (uint256 taken);
+
+    /// @notice Has an operator's weight follow its active bond in the draws of every model that it serves. Anyone may call
+    /// it; bonding and unbonding do so too. Emits {WeightChanged} per model served.
+    function refreshWeights(address operator) external;
 
     /// @notice Enters the caller into the draws of a model.
     /// Requirements: the model is registered; the caller has set an encryption key and bonded at least `minimumStake`.

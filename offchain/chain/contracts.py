@@ -158,6 +158,10 @@ class Staking(_Bound):
         """Take the sender out of a model's future draws."""
         return self._write(sender, "stopServing", model_id)
 
+    def refresh_weights(self, sender: Sender, operator: str) -> Receipt:
+        """Have an operator's weight follow its bond in the draws of every model that it serves; anyone may."""
+        return self._write(sender, "refreshWeights", operator)
+
     def minimum_stake(self) -> int:
         """The least active bond (wei) that counts in draws."""
         return int(self._read("minimumStake"))

@@ -15,6 +15,7 @@ import pytest
 from eth_hash.auto import keccak
 
 from offchain.chain.sender import Receipt
+from offchain.protocol.types import Phase
 from tests.contracts.stage import Stage, with_policy
 from tests.local_chain import ETHER, GAS_CAP
 
@@ -112,3 +113,17 @@ def test_gas__every_entry_point__is_what_was_recorded(stage: Stage) -> None:
     mend = f"{REWRITE}=1 make test PYTEST_ARGS=tests/contracts/test_gas.py"
     assert not moved, f"gas moved (recorded, measured): {moved}; if that is meant, rewrite the snapshot: {mend}"
     assert max(measured.values()) < GAS_CAP
+
+
+def test_settle__largest_committee_of_the_busiest_workers__fits_in_a_transaction(stage: Stage) -> None:
+    # A settling that no transaction can hold would lock the fee for ever: a lapsed round has no other way out.
+    models = [stage.register_segments(1, f"busy {index}") for index in range(16)]
+    stage.workers = tuple(stage.chain.instant(f"busy {index}") for index in range(21))
+    for worker in stage.workers:
+        stage.join(worker, 2 * ETHER, models[0])
+        for model in models[1:]:
+            stage.contracts.staking.serve(worker, model)
+    play = stage.request(with_policy(committee_size=21), model_id=models[0]).to_committing()
+    stage.chain.move_to(play.record.deadline + play.record.policy.reveal_seconds)
+    assert play.settle().gas_used < GAS_CAP // 3
+    assert play.phase is Phase.FAILED

@@ -370,6 +370,6 @@ def test_job__any_moves_in_any_order__is_what_the_model_says(stage: Stage) -> No
         stage.contracts.staking.serve(worker, stage.model)
     machine = type("JobMachineOnStage", (JobMachine,), {"shared": stage, "seen": set()})
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=18, stateful_step_count=10, deadline=None, derandomize=True)
+        machine, settings=settings(max_examples=24, stateful_step_count=10, deadline=None, derandomize=True)
     )
     assert machine.seen == set(Phase) - {Phase.NONE}  # type: ignore[attr-defined]

@@ -163,7 +163,7 @@ def test_slash__anybody_but_the_job_contract__is_refused(stage: Stage) -> None:
     assert staking._read("slasher") == stage.contracts.jobs.address
     for caller in (stage.owner, stage.workers[0]):
         with refused("NotSlasher", caller=caller.address):
-            staking._write(caller, "slash", stage.workers[1].address, 1)
+            staking._write(caller, "slash", stage.workers[1].address, 1, stage.model)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_slash__any_amount__takes_active_first_then_unbonding_and_no_more(
     staking.start_unbonding(worker, ETHER)
     held, weight = stage.chain.connection.balance(staking.address), weight_now(stage)
     stage.chain.fund(jobs.address, ETHER)
-    slash = staking.contract.functions.slash(worker.address, amount)
+    slash = staking.contract.functions.slash(worker.address, amount, stage.model)
     stage.owner.send_raw(
         "slash", {"from": jobs.address, "to": staking.address, "data": slash._encode_transaction_data()}
     )
@@ -196,6 +196,47 @@ def test_slash__any_amount__takes_active_first_then_unbonding_and_no_more(
     name, arguments = last_events(stage)[0]
     expected = {"operator": worker.address, "amount": taken, "active": active, "unbonding": unbonding}
     assert (name, arguments) == ("Slashed", expected)
+
+
+def slash(stage: Stage, worker: InstantSender, amount: int, model: ModelId) -> None:
+    """Slash as the job contract."""
+    staking, jobs = stage.contracts.staking, stage.contracts.jobs
+    stage.chain.fund(jobs.address, ETHER)
+    data = staking.contract.functions.slash(worker.address, amount, model)._encode_transaction_data()
+    stage.owner.send_raw("slash", {"from": jobs.address, "to": staking.address, "data": data})
+
+
+def test_slash__operator_of_several_models__other_weights_follow_when_refreshed(stage: Stage) -> None:
+    worker, staking = stage.workers[0], stage.contracts.staking
+    other = stage.register_segments(1, "other")
+    staking.serve(worker, other)
+    before = weight_now(stage)
+    slash(stage, worker, ETHER, stage.model)
+    assert (weight_now(stage), weight_now(stage, other)) == (before - ETHER, STAKES[0])
+    staking.refresh_weights(stage.owner, worker.address)
+    assert (weight_now(stage), weight_now(stage, other)) == (before - ETHER, STAKES[0] - ETHER)
+    staking.refresh_weights(stage.owner, stage.owner.address)
+    assert last_events(stage) == []
+
+
+def test_slash__operator_with_nothing_left__is_out_of_the_models_draws_at_once(stage: Stage) -> None:
+    worker, staking = stage.workers[0], stage.contracts.staking
+    other = stage.register_segments(1, "other")
+    staking.serve(worker, other)
+    slash(stage, worker, STAKES[0], stage.model)
+    assert weight_now(stage, other) == STAKES[0]
+    # Nothing can be taken any more, and the first fault in the other model's jobs still ends its weight there.
+    slash(stage, worker, 1, other)
+    assert weight_now(stage, other) == 0
+
+
+def test_slash__model_that_is_not_served_any_more__keeps_its_weight_at_nothing(stage: Stage) -> None:
+    worker, staking = stage.workers[0], stage.contracts.staking
+    staking.stop_serving(worker, stage.model)
+    before = weight_now(stage)
+    slash(stage, worker, 5, stage.model)
+    assert weight_now(stage) == before
+    assert staking.active_of(worker.address) == STAKES[0] - 5
 
 
 def test_withdraw__receiver_that_refuses_ether__loses_nothing(stage: Stage) -> None:
