@@ -21,11 +21,12 @@ from offchain.chain.errors import TransactionRefused
 from offchain.chain.events import Event, EventFollower
 from offchain.chain.sender import Sender
 from offchain.errors import InterlockError, InvalidInputError, RecoverableError
-from offchain.models.publication import grant, usable_keys
+from offchain.models.publication import grant
 from offchain.protocol.duties import JobView
 from offchain.protocol.types import ZERO_HASH, JobId, ModelId, Phase
 from offchain.requester.requester import Requester
 from offchain.storage.port import ContentStore
+from offchain.storage.sealing import usable_keys
 
 _log = logging.getLogger(__name__)
 

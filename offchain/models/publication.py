@@ -9,12 +9,11 @@ from eth_hash.auto import keccak
 from offchain.chain.contracts import Contracts
 from offchain.chain.events import read_events
 from offchain.chain.sender import Sender
-from offchain.errors import InvalidInputError
 from offchain.models.preparation import PreparedModel, Progress, no_progress
 from offchain.protocol.types import ModelId
 from offchain.storage.cid import Cid, cid_of, cid_to_digest
 from offchain.storage.port import ContentStore
-from offchain.storage.sealing import EncryptionKey, Identity, encryption_key, seal
+from offchain.storage.sealing import EncryptionKey, Identity, seal, usable_keys
 
 
 def publish(
@@ -67,17 +66,6 @@ def announced_keys(contracts: Contracts) -> tuple[EncryptionKey, ...]:
         if event.name == "EncryptionKeySet":
             keys[event.arguments["operator"]] = event.arguments["encryptionKey"]
     return usable_keys(list(keys.values()))
-
-
-def usable_keys(raw: Sequence[bytes]) -> tuple[EncryptionKey, ...]:
-    """Those among the keys to which content can be sealed, in order."""
-    usable = []
-    for key in raw:
-        try:
-            usable.append(encryption_key(bytes(key)))
-        except InvalidInputError:
-            continue
-    return tuple(usable)
 
 
 def grant(

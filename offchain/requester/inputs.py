@@ -29,13 +29,15 @@ def read_input(raw: object, manifest: Manifest, field: str = "input") -> tuple[i
     if _depth(raw) == len(shape) - 1 and shape[0] == 1:
         expected = shape[1:]
     values = []
+    step = 1 << manifest.segments[0].input_scale
     for place, value in _walk(raw, expected, field, shape):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise InvalidInputError(place, f"{_show(value)} is not a number", "send numbers only")
         # Whole numbers of any length may come; those that no float can hold would raise in isfinite.
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidInputError(place, f"{value} is not finite", "replace NaN and infinities before sending")
-        if abs(value) > manifest.input_bound:
+        # The circuits are given the quantised value, which may lie up to half a step further out.
+        if abs(value) > manifest.input_bound or math.floor(abs(value) * step + 0.5) > manifest.input_bound * step:
             raise InvalidInputError(
                 place,
                 f"{_show(value)} is beyond ±{manifest.input_bound:g}, the range that the model was compiled for",

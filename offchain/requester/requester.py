@@ -19,7 +19,7 @@ from offchain.protocol.types import Address, JobId, Link, ModelId, Phase, Policy
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.storage.cid import cid_to_digest, digest_to_cid
 from offchain.storage.port import ContentStore
-from offchain.storage.sealing import EncryptionKey, Identity, seal, unseal
+from offchain.storage.sealing import Identity, seal_to_usable, unseal
 
 _RACES = frozenset({"WrongPhase", "SeedNotReady", "JobAlreadyRequested"})
 
@@ -187,8 +187,5 @@ class Requester:
         raise RecoverableError("no copy of the result can be fetched and opened now")
 
     def _sealed(self, view: JobView, elements: Sequence[int]) -> bytes:
-        keys = [
-            EncryptionKey(self._contracts.staking.encryption_key_of(member.operator))
-            for member in view.rounds[0].members
-        ]
-        return seal(encode_elements(elements), keys)
+        keys = [self._contracts.staking.encryption_key_of(member.operator) for member in view.rounds[0].members]
+        return seal_to_usable(encode_elements(elements), keys)

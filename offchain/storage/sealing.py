@@ -187,6 +187,37 @@ def from_age_recipient(recipient: str) -> EncryptionKey:
     return encryption_key(bytes(raw), "recipient")
 
 
+def usable_keys(raw: Sequence[bytes]) -> tuple[EncryptionKey, ...]:
+    """Pick those keys to which content can be sealed.
+
+    Args:
+        raw: as they stand on chain, where anything but zero is accepted.
+    Returns:
+        The usable ones, in order.
+    """
+    usable = []
+    for key in raw:
+        try:
+            usable.append(encryption_key(bytes(key)))
+        except InvalidInputError:
+            continue
+    return tuple(usable)
+
+
+def seal_to_usable(content: bytes, raw: Sequence[bytes]) -> bytes:
+    """Seal content to those of the keys that are usable; where none is, so that nobody can open it.
+
+    One unusable key must not keep an honest worker from handing on what the others wait for, nor from revealing.
+
+    Args:
+        content: any bytes.
+        raw: keys as they stand on chain.
+    Returns:
+        The binary age file.
+    """
+    return seal(content, usable_keys(raw) or (Identity.generate().encryption_key,))
+
+
 def seal(content: bytes, recipients: Sequence[EncryptionKey]) -> bytes:
     """Seal content so that each recipient alone can open it, and nobody else.
 

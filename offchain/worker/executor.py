@@ -17,7 +17,7 @@ from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import Proof, SegmentCircuit, Witness
 from offchain.storage.cid import Cid, digest_to_cid
 from offchain.storage.port import ContentStore
-from offchain.storage.sealing import EncryptionKey, Identity, seal, unseal
+from offchain.storage.sealing import Identity, seal_to_usable, unseal
 from offchain.worker.memory import Work
 
 _log = logging.getLogger(__name__)
@@ -92,8 +92,7 @@ class Executor:
         else:
             members = view.rounds[work.segment + 1].members
             recipients = [self._contracts.staking.encryption_key_of(member.operator) for member in members]
-        keys = [EncryptionKey(key) for key in recipients]
-        return self._store.put(seal(encode_elements(work.outputs), keys))
+        return self._store.put(seal_to_usable(encode_elements(work.outputs), recipients))
 
     def prove(self, job: JobId, model_id: ModelId, work: Work) -> tuple[Proof, Cid]:
         """Prove a segment that was executed before, and pin the proof.

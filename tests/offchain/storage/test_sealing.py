@@ -18,8 +18,10 @@ from offchain.storage.sealing import (
     encryption_key,
     from_age_recipient,
     seal,
+    seal_to_usable,
     to_age_recipient,
     unseal,
+    usable_keys,
 )
 
 pytestmark = pytest.mark.unit
@@ -193,3 +195,24 @@ def test_identity__printed__hides_the_secret() -> None:
         Identity(identity.secret[:-1] + ("Q" if identity.secret[-1] != "Q" else "P"))
     assert identity.secret[:-1] not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_usable_keys__some_unusable__keeps_the_others_in_order() -> None:
+    first, second = Identity.generate().encryption_key, Identity.generate().encryption_key
+
+    assert usable_keys([bytes(32), first, b"\xff" * 32, second, b"short"]) == (first, second)
+
+
+def test_seal_to_usable__one_key_unusable__the_others_open_it() -> None:
+    identity = Identity.generate()
+
+    sealed = seal_to_usable(b"activation", [bytes(32), identity.encryption_key])
+
+    assert unseal(sealed, identity) == b"activation"
+
+
+def test_seal_to_usable__no_key_usable__nobody_opens_it() -> None:
+    sealed = seal_to_usable(b"activation", [b"\xff" * 32])
+
+    with pytest.raises(NotARecipient):
+        unseal(sealed, Identity.generate())
