@@ -184,8 +184,7 @@ def submit(
 def show_job(job: str, as_json: Annotated[bool, typer.Option("--json")] = False, gateway: Gateway = None) -> None:
     """Show how a job stands."""
     with readable_errors():
-        context.read_job_id(job)
-        answer = context.gateway(gateway).job(job)
+        answer = context.gateway(gateway).job("0x" + context.read_job_id(job).hex())
         if as_json:
             console.print_json(data=answer)
         else:

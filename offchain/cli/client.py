@@ -85,8 +85,9 @@ class GatewayClient:
         body: dict[str, Any] = {"model": model, "input": values, "policy": policy}
         if fee_wei is not None:
             body["fee_wei"] = str(fee_wei)
-        headers = {"Idempotency-Key": key or secrets.token_urlsafe(24)}
-        return str(self._call("POST", "/v1/jobs", json=body, headers=headers)["job"])
+        headers = {"Idempotency-Key": key or secrets.token_urlsafe(24), "Content-Type": "application/json"}
+        # Not httpx's own encoder, which breaks on NaN: the gateway refuses that by the name of the element.
+        return str(self._call("POST", "/v1/jobs", content=json.dumps(body), headers=headers)["job"])
 
     def job(self, job: str) -> dict[str, Any]:
         """How a job stands."""
