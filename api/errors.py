@@ -62,8 +62,8 @@ class Fault(Enum):
         return self.value.status
 
 
-UNREACHABLE = (Fault.CHAIN_UNREACHABLE, Fault.STORE_UNREACHABLE, Fault.TRY_AGAIN)
-"""What any endpoint may answer that reads from chain and IPFS."""
+UNREACHABLE = (Fault.CHAIN_UNREACHABLE, Fault.STORE_UNREACHABLE)
+"""What an endpoint may answer that needs both chain and IPFS."""
 
 
 class Refused(Exception):

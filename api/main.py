@@ -38,6 +38,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         version="1",
         description="Runs models as split inference over workers that nobody has to trust. Nothing that this gateway "
         "says has to be believed: `interlock audit` checks every job from the chain and IPFS alone.",
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.gateway = gateway
     errors.install(app)

@@ -68,7 +68,7 @@ def submit_job(key: IdempotencyKey, content: JsonBody, gateway: GatewayHere, res
     "/{job}",
     response_model=JobAnswer,
     summary="How a job stands",
-    responses=documented(Fault.UNKNOWN_JOB, Fault.INVALID_INPUT, *UNREACHABLE),
+    responses=documented(Fault.UNKNOWN_JOB, Fault.INVALID_INPUT, Fault.CHAIN_UNREACHABLE),
 )
 def show_job(job: JobIdHere, gateway: GatewayHere) -> JobAnswer:
     """Derived from the chain at one block."""
@@ -94,7 +94,7 @@ def read_place(
             "arguments as JSON. Ends after the job's end. After a reorganisation, events of new blocks come again.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        **documented(Fault.UNKNOWN_JOB, Fault.INVALID_INPUT, *UNREACHABLE),
+        **documented(Fault.UNKNOWN_JOB, Fault.INVALID_INPUT, Fault.CHAIN_UNREACHABLE),
     },
 )
 async def follow_job(

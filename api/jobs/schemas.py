@@ -104,6 +104,6 @@ class JobAnswer(BaseModel):
     deadline: int | None = Field(description="When the stored phase lapses, in seconds since the epoch.")
     block: int | None = Field(description="At which all of this was read; null before the job is on the chain.")
     segments: list[SegmentAnswer]
-    result: ResultAnswer | None = Field(description="Once the last segment is settled.")
+    result: ResultAnswer | None = Field(description="Once the last segment is settled, and as long as it can be had.")
     reason: str | None = Field(description="Why the job failed.")
     trouble: str | None = Field(description="What the gateway met when it last attended to the job; it tries again.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,6 +28,8 @@ from offchain.requester.policy import read_policy
 from offchain.requester.receipt import build_receipt
 from offchain.requester.requester import Requester
 from offchain.storage.cid import digest_to_cid
+
+_log = logging.getLogger(__name__)
 
 GAS_RESERVE = 5_000_000
 """Gas that the gateway spends on one job at most: the request, the draws, the input, the end."""
@@ -237,14 +240,14 @@ class JobService:
         if view.phase is Phase.FAILED or view.rounds[-1].settled_link == ZERO_HASH:
             return None
         elements = row.result if row else None
-        if elements is None:
-            if view.job.requester != self._requester.address:
-                return None
-            try:
-                elements = self._requester.open_result(view).elements
-            except (RecoverableError, InvalidInputError):
-                return None
-        segment = self._requester.manifest(view.job.model_id).segments[-1]
+        if elements is None and view.job.requester != self._requester.address:
+            return None
+        try:
+            elements = elements or self._requester.open_result(view).elements
+            segment = self._requester.manifest(view.job.model_id).segments[-1]
+        except (RecoverableError, InvalidInputError) as error:
+            _log.info("the result of job %s cannot be shown now: %s", view.job.id.hex()[:8], error)
+            return None
         values = dequantise(elements, segment.output_scale)
         return ResultAnswer(
             values=_nested(list(values), segment.output_shape),

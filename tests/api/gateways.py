@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
+import multiprocessing
+import os
 import re
 import sqlite3
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +21,7 @@ from fastapi.testclient import TestClient
 
 from api.config import GatewayConfig
 from api.gateway import Gateway, build_gateway
-from api.main import create_app
-from offchain.network.processes import Running, ready_line, start_python
+from api.main import create_app, run
 from tests.models import tiny_mlp
 
 FAST = {"committee_size": 1, "proof_permille": 0}
@@ -101,6 +105,53 @@ class Documented:
         return self.document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
 
 
+class GatewayProcess:
+    """A gateway in a process of its own, forked from one that has imported everything already.
+
+    Args:
+        path: its configuration file.
+        point: where it is to be killed; see ``dying_gateway``.
+    """
+
+    def __init__(self, path: Path, point: str | None) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.api.dying_gateway"])
+        ready, answers = context.Pipe(duplex=False)
+        self.process = context.Process(target=serve, args=(path, point, answers), daemon=True)
+        self.process.start()
+        answers.close()
+        with os.fdopen(os.dup(ready.fileno())) as lines:
+            self.url = str(json.loads(lines.readline())["url"])
+
+    def wait(self, timeout_seconds: float) -> int | None:
+        """Wait for its end; returns its exit code, negative if it was killed."""
+        self.process.join(timeout_seconds)
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+        self.process.join()
+
+    def stop(self) -> None:
+        """End it in order, if it still runs."""
+        self.process.terminate()
+        if self.wait(10) is None:
+            self.kill()
+
+
+def serve(path: Path, point: str | None, answers: Connection) -> None:
+    """Run in the process."""
+    from tests.api import dying_gateway
+
+    log = os.open(path.parent / "gateway.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(answers.fileno(), 1)
+    os.dup2(log, 2)
+    if point is not None:
+        dying_gateway.arm(point)
+    sys.exit(run(path))
+
+
 class OwnGateway:
     """A gateway of a test's own, in this process or in others, one after the other.
 
@@ -110,7 +161,7 @@ class OwnGateway:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._programs: list[Running] = []
+        self._processes: list[GatewayProcess] = []
         self._built: list[Gateway] = []
 
     @property
@@ -133,12 +184,11 @@ class OwnGateway:
         """Speak to it in this process."""
         return Documented(TestClient(create_app(gateway or self.build()), raise_server_exceptions=False))
 
-    def start(self, module: str = "api", *arguments: str) -> tuple[Running, Documented]:
-        """Start it as a process."""
-        log = self.path.parent / "gateway.log"
-        program = start_python("gateway", module, [str(self.path), *arguments], log, reads_ready_line=True)
-        self._programs.append(program)
-        return program, Documented(httpx.Client(base_url=str(ready_line(program)["url"]), timeout=60))
+    def start(self, point: str | None = None) -> tuple[GatewayProcess, Documented]:
+        """Start it as a process, which is killed at some point if one is named."""
+        process = GatewayProcess(self.path, point)
+        self._processes.append(process)
+        return process, Documented(httpx.Client(base_url=process.url, timeout=60))
 
     def rows(self, table: str) -> list[sqlite3.Row]:
         """What its database holds, read behind its back."""
@@ -151,10 +201,12 @@ class OwnGateway:
 
     def end(self) -> None:
         """End whatever was started."""
-        for program in self._programs:
-            program.stop()
+        for process in self._processes:
+            process.stop()
         for gateway in self._built:
             gateway.stop()
+        self._processes.clear()
+        self._built.clear()
 
 
 MakeGateway = Callable[..., OwnGateway]

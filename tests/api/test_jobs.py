@@ -1,0 +1,291 @@
+"""Whole jobs through the REST interface, with real workers, and what may happen to the gateway on their way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import numpy as np
+import onnxruntime
+import pytest
+
+from offchain.chain.events import Event, read_events
+from offchain.network.local import LocalNetwork
+from offchain.protocol.types import ModelId
+from offchain.toolchain import project_root
+from tests.api.gateways import FAST, VALUES, Documented, MakeGateway, upload
+from tests.models import tiny_mlp
+
+pytestmark = pytest.mark.e2e
+
+PROVED = {"committee_size": 1, "proof_permille": 1000}
+PATIENCE_SECONDS = 60
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def client(network: LocalNetwork) -> Documented:
+    """The network's own gateway."""
+    return Documented(httpx.Client(base_url=network.gateway_url, timeout=60))
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Wait until something holds, and return it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never came to hold"
+        time.sleep(0.1)
+    return found
+
+
+def finished(client: Documented, job: dict[str, str]) -> dict[str, Any]:
+    """Wait for a job's end."""
+    until(lambda: client.get(job["status_url"]).json()["is_over"])
+    return client.get(job["status_url"]).json()
+
+
+@contextmanager
+def stream(client: Documented, url: str, **headers: str) -> Iterator[Iterator[dict[str, str]]]:
+    """Read server-sent events."""
+
+    def events(lines: Iterator[str]) -> Iterator[dict[str, str]]:
+        event: dict[str, str] = {}
+        for line in lines:
+            name, _, value = line.partition(": ")
+            if name:
+                event[name] = value
+            elif event:
+                yield event
+                event = {}
+
+    with client.http.stream("GET", url, headers=headers, timeout=PATIENCE_SECONDS) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        yield events(response.iter_lines())
+
+
+def requests_of(network: LocalNetwork, address: str) -> list[Event]:
+    """The jobs that an account has on the chain."""
+    contracts = network.contracts
+    events = read_events(contracts, contracts.deployment.block, contracts.connection.block_number())
+    return [it for it in events if it.name == "JobRequested" and it.arguments["requester"] == address]
+
+
+def test_job__submitted__is_finalised_proved_and_explained(
+    client: Documented, network: LocalNetwork, model: str, own_gateway: MakeGateway
+) -> None:
+    job = client.submit("whole-job", {"model": model, "input": [VALUES], "policy": PROVED}).json()
+    with stream(client, job["events_url"]) as events:
+        seen = list(events)
+    names = [event["event"] for event in seen]
+    assert (names[0], names[-1]) == ("JobRequested", "JobFinalised")
+    assert [names.count(it) for it in ("CommitteeDrawn", "Committed", "Revealed", "SegmentProved")] == [2, 2, 2, 2]
+    places = [tuple(map(int, event["id"].split("-"))) for event in seen]
+    assert places == sorted(set(places))
+    first = json.loads(seen[0]["data"])
+    assert (first["jobId"], first["modelId"]) == (job["job"], model)
+
+    with stream(client, job["events_url"], **{"Last-Event-ID": seen[4]["id"]}) as events:
+        assert list(events) == seen[5:]
+    with stream(client, job["events_url"], **{"Last-Event-ID": seen[-1]["id"]}) as events:
+        assert list(events) == []
+
+    answer = client.get(job["status_url"]).json()
+    assert answer["phase"] == "finalised"
+    assert [segment["label"] for segment in answer["segments"]] == ["proved", "proved"]
+    assert answer["segments"][0]["link_out"] == answer["segments"][1]["link_in"]
+    exact = onnxruntime.InferenceSession(tiny_mlp(5)).run(None, {"x": np.array([VALUES], np.float32)})[0]
+    assert np.allclose(answer["result"]["values"], exact, atol=0.05)
+    assert answer["result"]["top"] == int(exact.argmax())
+    assert answer["result"]["shape"] == [1, 3]
+
+    receipt = client.get(job["receipt_url"]).json()
+    assert (receipt["job"], receipt["phase"], receipt["model"]) == (job["job"], "finalised", model)
+    assert receipt["result_link"] == answer["segments"][-1]["link_out"]
+    # A stranger's gateway shows the same job from the chain, but cannot open its result; nor write the receipt
+    # as long as it cannot fetch the manifest.
+    stranger = own_gateway(ipfs_url=NOBODY).client()
+    shown = stranger.get(job["status_url"]).json()
+    assert (shown["segments"], shown["result"]) == (answer["segments"], None)
+    assert stranger.get(job["receipt_url"]).json()["error"]["type"] == "store_unreachable"
+
+
+def test_model__registered__is_described(client: Documented, model: str) -> None:
+    described = client.get(f"/v1/models/{model}").json()
+    assert (described["name"], described["srs_origin"], described["workers"]) == ("tiny 5", "insecure-dev", 3)
+    assert (described["input_shape"], len(described["segments"])) == ([1, 4], 2)
+    assert described in client.get("/v1/models").json()["models"]
+    health = client.get("/v1/health")
+    assert (health.status_code, health.json()["is_healthy"]) == (200, True)
+
+
+def test_submit_job__hundred_times_at_once__is_one_job(client: Documented, network: LocalNetwork, model: str) -> None:
+    address = client.get("/v1/health").json()["account"]["address"]
+    before = len(requests_of(network, address))
+    body = {"model": model, "input": VALUES, "policy": FAST}
+    with ThreadPoolExecutor(100) as threads:
+        answers = list(threads.map(lambda _: client.submit("hundred", body), range(100)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 99 + [202]
+    assert len({answer.json()["job"] for answer in answers}) == 1
+    assert finished(client, answers[0].json())["phase"] == "finalised"
+    assert len(requests_of(network, address)) == before + 1
+
+
+@pytest.mark.parametrize("point", ["row written", "before sending", "signed and sent", "mined"])
+def test_submit_job__gateway_killed__neither_loses_nor_doubles_it(
+    network: LocalNetwork, model: str, own_gateway: MakeGateway, point: str
+) -> None:
+    own = own_gateway()
+    body = {"model": model, "input": VALUES, "policy": FAST}
+    dying, client = own.start(point)
+    try:
+        client.submit("k", body)
+    except httpx.TransportError:
+        pass  # it died before it could answer
+    assert dying.wait(PATIENCE_SECONDS) == -9
+    assert len(own.rows("jobs")) == 1
+
+    _, client = own.start()
+    again = client.submit("k", body)
+    assert again.status_code == 200
+    with stream(client, again.json()["events_url"]) as events:
+        assert next(events)["event"] == "JobRequested"
+    address = client.get("/v1/health").json()["account"]["address"]
+    assert ["0x" + it.arguments["jobId"].hex() for it in requests_of(network, address)] == [again.json()["job"]]
+    assert len(own.rows("jobs")) == 1
+
+
+def test_job__gateway_killed_ipfs_killed__goes_on(network: LocalNetwork, model: str, own_gateway: MakeGateway) -> None:
+    own = own_gateway()
+    gateway, client = own.start()
+    job = client.submit("k", {"model": model, "input": VALUES, "policy": FAST}).json()
+    with stream(client, job["events_url"]) as events:
+        until(lambda: next(events)["event"] == "JobRequested")
+    gateway.kill()
+    network.programs["ipfs"].kill()
+
+    _, client = own.start()
+    until(lambda: client.get("/v1/health").json()["ipfs"]["is_reachable"] is False)
+    assert client.get("/v1/health").status_code == 503
+    assert client.get(job["status_url"]).json()["is_over"] is False
+    network.restart("ipfs")
+
+    answer = finished(client, job)
+    assert (answer["phase"], answer["trouble"]) == ("finalised", None)
+    assert until(lambda: client.get(job["status_url"]).json()["result"])["shape"] == [1, 3]
+
+
+@pytest.mark.slow
+def test_job__database_lost__is_seen_through(network: LocalNetwork, model: str, own_gateway: MakeGateway) -> None:
+    own = own_gateway()
+    first, client = own.start()
+    job = client.submit("k", {"model": model, "input": VALUES, "policy": FAST}).json()
+    with stream(client, job["events_url"]) as events:
+        until(lambda: next(events)["event"] == "InputProvided")
+    first.kill()
+    moved = own.change(state_directory=own.path.parent / "fresh")
+    _, client = moved.start()
+    assert finished(client, job)["phase"] == "finalised"
+    assert until(lambda: client.get(job["status_url"]).json()["result"])["shape"] == [1, 3]
+
+
+def test_job__request_taken_back_by_a_reorganisation__is_sent_again(
+    network: LocalNetwork, model: str, own_gateway: MakeGateway
+) -> None:
+    own = own_gateway()
+    gateway = own.build()
+    client = own.client(gateway)
+    web3 = network.connection.web3
+    job = client.submit("k", {"model": model, "input": VALUES, "policy": FAST}).json()
+    before = web3.eth.block_number
+    gateway.driver.cycle()
+    assert client.get(job["status_url"]).json()["phase"] == "requested"
+    answer = web3.provider.make_request("anvil_reorg", [web3.eth.block_number - before, []])  # type: ignore[arg-type]
+    assert "error" not in answer
+    shown = client.get(job["status_url"]).json()
+    assert (shown["phase"], shown["block"]) == ("accepted", None)
+
+    own.end()  # the database is closed; what follows opens it again
+    _, client = own.start()
+    assert finished(client, job)["phase"] == "finalised"
+
+
+def test_job__nobody_commits__fails_with_its_reason(
+    network: LocalNetwork, model: str, own_gateway: MakeGateway
+) -> None:
+    own = own_gateway()
+    gateway = own.build()
+    client = own.client(gateway)
+    policy = {**FAST, "input_seconds": 2}
+    job = client.submit("k", {"model": model, "input": VALUES, "policy": policy}).json()
+    gateway.driver.cycle()  # it is on the chain, and then nobody draws or seals in time
+    shown = until(lambda: (it := client.get(job["status_url"]).json())["phase"] == "expired" and it)
+    assert shown["is_over"] is False
+    gateway.driver.cycle()
+    shown = client.get(job["status_url"]).json()
+    assert (shown["phase"], shown["reason"], shown["result"]) == ("failed", "timed_out", None)
+    assert client.get(job["receipt_url"]).json()["phase"] == "failed"
+    with stream(client, job["events_url"]) as events:
+        assert [event["event"] for event in events][-1] == "JobFailed"
+
+
+@pytest.mark.slow
+def test_register_model__gateway_killed_twice__registers_it_once(
+    network: LocalNetwork, own_gateway: MakeGateway
+) -> None:
+    own = own_gateway()
+    dying, client = own.start("model prepared")
+    accepted = client.post("/v1/models", **upload(9)).json()
+    assert dying.wait(PATIENCE_SECONDS) == -9
+    dying, _ = own.start("model published")
+    assert dying.wait(PATIENCE_SECONDS) == -9
+
+    _, client = own.start()
+    url = accepted["status_url"]
+    shown = until(lambda: (it := client.get(url).json())["status"] in ("done", "failed") and it)
+    assert (shown["status"], shown["error"]) == ("done", None)
+    contracts = network.contracts
+    events = read_events(contracts, contracts.deployment.block, contracts.connection.block_number())
+    owner = client.get("/v1/health").json()["account"]["address"]
+    registered = [it for it in events if it.name == "ModelRegistered" and it.arguments["registrant"] == owner]
+    assert ["0x" + it.arguments["modelId"].hex() for it in registered] == [shown["model"]]
+    assert list((own.config.state_directory / "uploads").iterdir()) == []
+
+
+def test_register_model__cannot_be_compiled__fails_and_says_why(own_gateway: MakeGateway) -> None:
+    own = own_gateway(max_log_rows=6)
+    _, client = own.start()
+    accepted = client.post("/v1/models", **upload(7)).json()
+    shown = until(lambda: (it := client.get(accepted["status_url"]).json())["status"] == "failed" and it)
+    assert (shown["model"], shown["error"]["type"]) == (None, "invalid_input")
+    assert shown["error"]["mend"]
+
+
+def test_worker__that_joins_later__is_granted_the_model(network: LocalNetwork, model: str, funder: Any) -> None:
+    network.add_worker("late", funder)
+    operator = network.operators[-1]
+    until(lambda: network.contracts.staking.is_serving(operator, ModelId(bytes.fromhex(model[2:]))))
+
+
+def test_gateway__second_process_on_one_state__is_refused(own_gateway: MakeGateway) -> None:
+    own = own_gateway()
+    own.start()
+    command = [sys.executable, "-m", "api", str(own.path)]
+    second = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert (second.returncode, second.stdout) == (1, "")
+    assert "another gateway uses" in second.stderr
+
+
+def test_gateway__terminated__ends_cleanly(own_gateway: MakeGateway, model: str) -> None:
+    gateway, client = own_gateway().start()
+    job = client.submit("k", {"model": model, "input": VALUES, "policy": FAST}).json()
+    with stream(client, job["events_url"]) as events:
+        next(events)
+        gateway.process.terminate()
+        assert gateway.wait(PATIENCE_SECONDS) == 0
