@@ -89,13 +89,18 @@ class LocalChain:
             raise AssertionError(f"{method}: {answer['error']}")
         return answer["result"]
 
+    def head(self) -> tuple[int, int]:
+        """Number and time of the newest block, without what web3 makes of a block."""
+        block = self.rpc("eth_getBlockByNumber", "latest", False)
+        return int(block["number"], 16), int(block["timestamp"], 16)
+
     def mine(self, blocks: int = 1) -> None:
         """Mine empty blocks."""
         self.rpc("anvil_mine", hex(blocks))
 
     def advance(self, seconds: int) -> None:
         """Mine a block that is later than the last by (at least) so many seconds."""
-        self.move_to(self.connection.timestamp() + seconds)
+        self.move_to(self.head()[1] + seconds)
 
     def move_to(self, timestamp: int) -> None:
         """Mine a block at exactly this time."""
@@ -164,11 +169,11 @@ class InstantSender(Sender):
         """Simulate, send and wait for a transaction whose fields are already as JSON-RPC wants them."""
         transaction = {"gas": hex(GAS_CAP), **transaction}
         at, self.at = self.at, None
-        if at is None:
-            at = self.connection.timestamp() + 1
+        number, timestamp = self._chain.head()
+        at = timestamp + 1 if at is None else at
         with self.connection.translated(name):
             self.connection.web3.manager.request_blocking(
-                "eth_call", [transaction, "latest", {}, {"time": hex(at), "number": hex(self._next_block())}]
+                "eth_call", [transaction, "latest", {}, {"time": hex(at), "number": hex(number + 1)}]
             )
         self._chain.rpc("evm_setNextBlockTimestamp", at)
         mined = self._chain.rpc("eth_sendTransactionSync", transaction)
@@ -180,6 +185,3 @@ class InstantSender(Sender):
             function=name,
             contract=mined["contractAddress"] and to_checksum_address(mined["contractAddress"]),
         )
-
-    def _next_block(self) -> int:
-        return self.connection.block_number() + 1
