@@ -11,10 +11,12 @@ import pytest
 from eth_abi.abi import encode
 from eth_hash.auto import keccak
 
-from offchain.audit import AuditReport, audit, consensus, record
+from offchain.audit import AuditReport, audit, consensus, evidence, record
+from offchain.audit.report import CheckFailed
 from offchain.chain.connection import Connection
 from offchain.chain.contracts import Contracts
 from offchain.chain.events import Event
+from offchain.protocol.links import LinkKind
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.storage.ipfs import IpfsStore
 from tests.harness import Play
@@ -342,3 +344,54 @@ def test_audit__block_replaced_meanwhile__is_named(
 
     monkeypatch.setattr(Connection, "block_hash", reorganised)
     assert failed(agreed) == {"block"}
+
+
+def test_audit__requested_in_another_block_than_the_frozen_one_says__is_named(
+    failed: Callable[[Play], set[str]], agreed: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(events: list[Event]) -> list[Event]:
+        return [replace(events[0], block_number=events[0].block_number + 1), *events[1:]]
+
+    alter_events(monkeypatch, change)
+    assert failed(agreed) == {"request"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input_kind": LinkKind.POSEIDON},
+        {"output_kind": LinkKind.POSEIDON},
+        {"proof_bytes": 3_456},
+        {"verifier_code_hash": bytes(32)},
+        {"verification_key_digest": bytes(32)},
+        {"input_elements": 1},
+        {"output_elements": 1},
+    ],
+)
+def test_check_registered__field_that_the_manifest_contradicts__fails(
+    contracts: Contracts, finished: Play, change: dict[str, Any]
+) -> None:
+    registered = contracts.registry.segment_of(finished.model.id, 1)
+    described = finished.model.manifest.segments[1]
+    assert evidence.check_registered(registered, described)
+    with pytest.raises(CheckFailed):
+        evidence.check_registered(replace(registered, **change), described)
+
+
+def test_check_links__other_links_than_recorded__fail(contracts: Contracts, finished: Play) -> None:
+    chain_record = record.read_record(contracts, finished.job)
+    registered = contracts.registry.segment_of(finished.model.id, 1)
+    facts = evidence.read_links(finished.proof(1), registered)
+    swapped = replace(facts, opening=facts.closing, closing=facts.opening)
+    for check in (evidence.check_link_in, evidence.check_link_out, evidence.check_on_chain):
+        assert check(chain_record, 1, facts)
+        with pytest.raises(CheckFailed):
+            check(chain_record, 1, swapped)
+
+
+def test_read_result__other_instances_than_settled__fail(contracts: Contracts, finished: Play) -> None:
+    chain_record, proof = record.read_record(contracts, finished.job), finished.proof(2)
+    assert evidence.read_result(chain_record, finished.model.manifest, proof)
+    for instances in ((proof.instances[0] + 1, *proof.instances[1:]), proof.instances[1:]):
+        with pytest.raises(CheckFailed):
+            evidence.read_result(chain_record, finished.model.manifest, replace(proof, instances=instances))
