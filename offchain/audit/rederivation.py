@@ -5,17 +5,15 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from eth_hash.auto import keccak
-
 from offchain.audit.report import CheckFailed, Checklist, require_equal
 from offchain.chain.contracts import Contracts
 from offchain.models.loading import MAX_SETTINGS_BYTES, check_circuit, find_identity, open_onnx
+from offchain.models.verifiers import code_hash, compile_segment_verifiers
 from offchain.protocol.manifest import Manifest, SegmentRecord
 from offchain.protocol.types import ModelId
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import SegmentCircuit, Srs
-from offchain.proving.verifier import compile_verifiers
 from offchain.storage.port import ContentStore
 from offchain.storage.sealing import Identity
 
@@ -59,11 +57,8 @@ def rederive(
         return circuit
 
     def compare_code(circuit: SegmentCircuit, directory: Path) -> str:
-        name = f"SegmentVerifier_{circuit.vk_digest.hex()[:16]}"
-        source = prover.solidity_verifier(circuit, name)
-        compiled = compile_verifiers({name: source}, ArtefactCache(directory))[name]
-        actual = keccak(compiled.runtime_code)
-        require_equal("code hash of the verifier", bytes.fromhex(segment.verifier_code_hash), actual)
+        (compiled,) = compile_segment_verifiers([circuit], prover, ArtefactCache(directory))
+        require_equal("code hash of the verifier", bytes.fromhex(segment.verifier_code_hash), code_hash(compiled))
         return f"{len(compiled.runtime_code)} bytes of equal code"
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -11,9 +11,11 @@ from eth_hash.auto import keccak
 from offchain.chain.contracts import Contracts
 from offchain.chain.events import read_events
 from offchain.errors import InvalidInputError
+from offchain.models.verifiers import foreign_verifiers
 from offchain.protocol.links import instance_count
 from offchain.protocol.manifest import MAX_MANIFEST_BYTES, Manifest, SegmentRecord, model_id_of, parse_manifest
 from offchain.protocol.types import ModelId
+from offchain.proving.boundary import check_boundaries
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import SegmentCircuit, Srs, VerifyingKey
@@ -131,10 +133,14 @@ def open_onnx(index: int, segment: SegmentRecord, store: ContentStore, identity:
 def load_circuits(
     manifest: Manifest, store: ContentStore, prover: EzklProver, identity: Identity
 ) -> tuple[SegmentCircuit, ...]:
-    """Compile every segment of a model from its ONNX and settings, and compare its key with the registered one.
+    """Compile every segment of a model, and compare keys, boundaries and verifier contracts with the manifest.
+
+    Whoever serves a model stakes on its proofs: with a verifier that accepts anything, or circuits that commit
+    differently, honest work could be punished.
 
     Raises:
-        ModelMismatch: a segment is not what the manifest says.
+        ModelMismatch: a segment, or its verifier, is not what the manifest says.
+        BoundaryMismatch: neighbouring segments cannot link.
         CircuitRefused: a segment cannot be compiled.
     """
     srs = fetch_srs(manifest, store, prover.cache)
@@ -151,6 +157,11 @@ def load_circuits(
         )
         check_circuit(index, segment, circuit)
         circuits.append(circuit)
+    check_boundaries(circuits)
+    for index in foreign_verifiers(manifest, circuits, prover):
+        raise ModelMismatch(
+            f"segments[{index}].verifier_code_hash", "its key gives another contract", "do not serve this model"
+        )
     return tuple(circuits)
 
 

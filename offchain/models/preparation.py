@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from eth_hash.auto import keccak
 from numpy.typing import NDArray
 
 from offchain import toolchain
 from offchain.inference.calibration import Samples
 from offchain.inference.untrusted import Segment, split_model
+from offchain.models.verifiers import code_hash, compile_segment_verifiers
 from offchain.protocol.field import dequantise, quantise
 from offchain.protocol.manifest import Accuracy, Manifest, SegmentRecord, SrsRecord, check_manifest
 from offchain.proving.boundary import check_boundaries
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import SegmentCircuit, Srs, Tuning
 from offchain.proving.srs import insecure_srs
-from offchain.proving.verifier import CompiledVerifier, compile_verifiers
+from offchain.proving.verifier import CompiledVerifier
 from offchain.sandbox import run_limited
 from offchain.storage.cid import cid_of
 from offchain.storage.sealing import Identity, seal
@@ -119,7 +119,7 @@ def prepare(
         circuits.append(prover.build(segment.onnx, tuned.settings, srs, input_bound=bound, name=f"segment[{index}]"))
     check_boundaries(circuits)
     progress("compiling verifiers", 0.7)
-    verifiers = _verifiers(circuits, prover)
+    verifiers = compile_segment_verifiers(circuits, prover)
     progress("measuring accuracy", 0.8)
     accuracy = measure(model, circuits, prover, heldout or calibration, "held-out" if heldout else "calibration")
 
@@ -177,14 +177,6 @@ def measure(
     )
 
 
-def _verifiers(circuits: Sequence[SegmentCircuit], prover: EzklProver) -> tuple[CompiledVerifier, ...]:
-    """Name each contract by its key, so that no two share a name and equal circuits share a contract."""
-    names = [f"SegmentVerifier_{circuit.vk_digest.hex()[:16]}" for circuit in circuits]
-    sources = {name: prover.solidity_verifier(circuit, name) for name, circuit in zip(names, circuits, strict=True)}
-    compiled = compile_verifiers(sources, prover.cache)
-    return tuple(compiled[name] for name in names)
-
-
 def _record(
     segment: Segment,
     circuit: SegmentCircuit,
@@ -205,7 +197,7 @@ def _record(
         rows=circuit.rows,
         verification_key_digest=circuit.vk_digest.hex(),
         verification_key_cid=pin(circuit.vk.read_bytes()),
-        verifier_code_hash=keccak(verifier.runtime_code).hex(),
+        verifier_code_hash=code_hash(verifier).hex(),
         settings_cid=pin(circuit.settings.read_bytes()),
         onnx_digest=hashlib.sha256(segment.onnx).hexdigest(),
         onnx_sealed_cid=pin(seal(segment.onnx, [identity.encryption_key])),

@@ -60,12 +60,16 @@ def publish(
 
 
 def announced_keys(contracts: Contracts) -> tuple[EncryptionKey, ...]:
-    """The newest encryption key of every operator that ever announced one; unusable ones are passed over."""
+    """The newest encryption key of every operator that has the minimum at stake; unusable ones are passed over.
+
+    Weights go to those only who have something to lose.
+    """
     keys: dict[str, bytes] = {}
     for event in read_events(contracts, contracts.deployment.block, contracts.connection.block_number()):
         if event.name == "EncryptionKeySet":
             keys[event.arguments["operator"]] = event.arguments["encryptionKey"]
-    return usable_keys(list(keys.values()))
+    staking, minimum = contracts.staking, contracts.staking.minimum_stake()
+    return usable_keys([key for operator, key in keys.items() if staking.active_of(operator) >= minimum])
 
 
 def grant(

@@ -29,6 +29,9 @@ from offchain.worker.memory import Memory, Work
 
 _log = logging.getLogger(__name__)
 
+REORGANISATION_DEPTH = 10
+"""How many blocks may be replaced without a worker losing anything."""
+
 LOST_RACES = frozenset(
     {"WrongPhase", "AlreadyCommitted", "AlreadyRevealed", "AlreadyProved", "AlreadyServing", "SeedNotReady"}
 )
@@ -77,7 +80,7 @@ class Worker:
         self._identity = identity
         self._settings = settings
         self._me = Address(sender.address)
-        self._follower = EventFollower(contracts, memory.cursor() or contracts.deployment.block)
+        self._follower = EventFollower(contracts, memory.cursor() or contracts.deployment.block, REORGANISATION_DEPTH)
         self._served: set[ModelId] = set()
         self._granted: dict[ModelId, float] = {}
         self._noticed: dict[tuple[JobId, Action, int], float] = {}
@@ -138,11 +141,12 @@ class Worker:
         staking = self._contracts.staking
         if self._last_block >= 0:
             return
-        if staking.encryption_key_of(self._me) != self._identity.encryption_key:
-            staking.set_encryption_key(self._sender, self._identity.encryption_key)
+        # The bond first: models are granted to keys that have a bond behind them.
         if staking.active_of(self._me) == 0 and staking.unbonding_of(self._me)[0] == 0:
             staking.bond(self._sender, self._settings.stake_wei)
             _log.info("bonded %d wei", self._settings.stake_wei)
+        if staking.encryption_key_of(self._me) != self._identity.encryption_key:
+            staking.set_encryption_key(self._sender, self._identity.encryption_key)
 
     def _handle(self, event: Event) -> None:
         if event.name == "AccessGranted":
@@ -188,13 +192,20 @@ class Worker:
     def _attend(self, job: JobId) -> None:
         view = read_job(self._contracts, job)
         if view.phase.is_terminal:
-            self._memory.close_job(job)
-            self._noticed = {key: since for key, since in self._noticed.items() if key[0] != job}
-            self._claim()
+            self._close(view)
             return
         for duty in duties_of(view, self._me):
             if self._is_my_turn(job, duty):
                 self._fulfil(view, duty)
+
+    def _close(self, view: JobView) -> None:
+        """Forget a job once its end is too deep in the chain to be undone; until then its work may be needed again."""
+        job, settled_block = view.job.id, view.block_number - REORGANISATION_DEPTH
+        if settled_block < 0 or not self._contracts.jobs.phase_of(job, settled_block).is_terminal:
+            return
+        self._memory.close_job(job)
+        self._noticed = {key: since for key, since in self._noticed.items() if key[0] != job}
+        self._claim()
 
     def _is_my_turn(self, job: JobId, duty: Duty) -> bool:
         if duty.rank == 0:

@@ -53,7 +53,9 @@ def model(
     prover: EzklProver, store: IpfsStore, contracts: Contracts, deployer: Sender, chain: LocalChain, grantee: Identity
 ) -> ReadyModel:
     """A network of three linear layers, one a segment, granted to one worker."""
-    contracts.staking.set_encryption_key(chain.instant("audited grantee"), grantee.encryption_key)
+    operator = chain.instant("audited grantee")
+    contracts.staking.bond(operator, contracts.staking.minimum_stake())
+    contracts.staking.set_encryption_key(operator, grantee.encryption_key)
     return ready_model(mlp((4, 6, 5, 3), seed=3), "audited", prover, store, contracts, deployer)
 
 
