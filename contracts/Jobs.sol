@@ -6,12 +6,14 @@ import {Staking} from "./Staking.sol";
 import {IJobs, Job, Label, Member, Phase, Policy, Reason, Request, Round} from "./interfaces/IJobs.sol";
 import {IRegistry} from "./interfaces/IRegistry.sol";
 import {IVerifier} from "./interfaces/IVerifier.sol";
+import {Evidence} from "./libraries/Evidence.sol";
 import {Policies} from "./libraries/Policies.sol";
 import {Tally} from "./libraries/Tally.sol";
 
 /// @notice What is fixed when the contracts are deployed, for ever: there is no administrator.
 /// @param minimumStakeWei, unbondingSeconds See {IStaking}.
 /// @param minimumFeeWei The least fee of a job.
+/// @param minimumWindowSeconds The least length of each of a job's windows: what every operator must be able to keep.
 /// @param missPenaltyBps Share of its drawn stake that a silent member loses.
 /// @param contradictionPenaltyBps Share of its drawn stake that a member loses whose output a proof contradicts.
 /// @param proverShareBps Share of a proved segment's fee that goes to the prover; the rest goes to the voters.
@@ -19,6 +21,7 @@ struct Parameters {
     uint256 minimumStakeWei;
     uint256 unbondingSeconds;
     uint256 minimumFeeWei;
+    uint256 minimumWindowSeconds;
     uint256 missPenaltyBps;
     uint256 contradictionPenaltyBps;
     uint256 proverShareBps;
@@ -32,7 +35,6 @@ contract Jobs is IJobs, Escrow {
     bytes32 public constant SEED_TAG = keccak256("interlock.seed.v1");
     bytes32 public constant SAMPLE_TAG = keccak256("interlock.sample.v1");
     bytes32 public constant PROVER_TAG = keccak256("interlock.prover.v1");
-    bytes32 public constant EVIDENCE_TAG = keccak256("interlock.evidence.v1");
     uint256 private constant BPS = 10_000;
 
     IRegistry public immutable registry;
@@ -40,6 +42,7 @@ contract Jobs is IJobs, Escrow {
     /// Deployed by this contract, so that no other can ever be its slasher.
     Staking public immutable staking;
     uint256 public immutable minimumFeeWei;
+    uint256 public immutable minimumWindowSeconds;
     uint256 public immutable missPenaltyBps;
     uint256 public immutable contradictionPenaltyBps;
     uint256 public immutable proverShareBps;
@@ -52,6 +55,7 @@ contract Jobs is IJobs, Escrow {
         if (parameters.unbondingSeconds < Policies.LONGEST_JOB_SECONDS) {
             revert UnbondingTooShort(parameters.unbondingSeconds, Policies.LONGEST_JOB_SECONDS);
         }
+        if (parameters.minimumWindowSeconds == 0) revert WindowOutOfRange(0, 1, Policies.MAX_WINDOW_SECONDS);
         _requireShare(parameters.missPenaltyBps);
         _requireShare(parameters.contradictionPenaltyBps);
         _requireShare(parameters.proverShareBps);
@@ -59,14 +63,10 @@ contract Jobs is IJobs, Escrow {
         verifier = verifier_;
         staking = new Staking(registry_, parameters.minimumStakeWei, parameters.unbondingSeconds);
         minimumFeeWei = parameters.minimumFeeWei;
+        minimumWindowSeconds = parameters.minimumWindowSeconds;
         missPenaltyBps = parameters.missPenaltyBps;
         contradictionPenaltyBps = parameters.contradictionPenaltyBps;
         proverShareBps = parameters.proverShareBps;
-    }
-
-    /// @notice Takes what {IStaking.slash} sends; it is credited where it was slashed.
-    receive() external payable {
-        if (msg.sender != address(staking)) revert NotRequester(0, msg.sender);
     }
 
     /// @inheritdoc IJobs
@@ -76,7 +76,7 @@ contract Jobs is IJobs, Escrow {
         if (msg.value < minimumFeeWei) revert FeeTooLow(minimumFeeWei, msg.value);
         if (what.inputLink == 0) revert ValueIsZero("inputLink");
         if (what.resultKey == 0) revert ValueIsZero("resultKey");
-        Policies.validate(what.policy);
+        Policies.validate(what.policy, segments, minimumWindowSeconds);
         jobId = jobIdOf(msg.sender, what.salt);
         Job storage job = _jobs[jobId];
         if (job.phase != Phase.None) revert JobAlreadyRequested(jobId);
@@ -216,14 +216,12 @@ contract Jobs is IJobs, Escrow {
         emit SegmentProved(jobId, segment, msg.sender, linkIn, linkOut, round.proofHash, proofCid);
         if (--job.proofsDue == 0) _enter(job, Phase.Finalisable, 0);
         if (msg.sender != round.prover) {
-            _penalise(jobId, segment, round.prover, Reason.MissedProof, missPenaltyBps, msg.sender);
+            _penalise(jobId, segment, round.prover, Reason.MissedProof, missPenaltyBps);
         }
         for (uint256 i = 0; i < round.members.length; ++i) {
             Member storage member = round.members[i];
             if (member.link == 0 || member.link == linkOut) continue;
-            _penalise(
-                jobId, segment, member.operator, Reason.ContradictedProof, contradictionPenaltyBps, job.requester
-            );
+            _penalise(jobId, segment, member.operator, Reason.ContradictedProof, contradictionPenaltyBps);
         }
     }
 
@@ -237,21 +235,13 @@ contract Jobs is IJobs, Escrow {
             paid += _pay(_rounds[jobId][i], segmentFee);
         }
         _credit(job.requester, job.feeWei - paid); // what rounding left over
-        job.evidenceRoot = _evidenceRoot(jobId, job);
+        job.evidenceRoot = Evidence.root(jobId, job, _rounds[jobId]);
         emit JobFinalised(jobId, _rounds[jobId][job.segments - 1].settledLink, job.evidenceRoot);
     }
 
     /// @inheritdoc IJobs
     function expire(bytes32 jobId) external {
-        Job storage job = _requirePhase(jobId, Phase.Expired);
-        if (job.phase == Phase.Proving) {
-            for (uint256 i = 0; i < job.segments; ++i) {
-                Round storage round = _rounds[jobId][i];
-                if (round.prover == address(0) || round.proofHash != 0) continue;
-                _penalise(jobId, i, round.prover, Reason.MissedProof, missPenaltyBps, job.requester);
-            }
-        }
-        _fail(jobId, job, Reason.TimedOut);
+        _fail(jobId, _requirePhase(jobId, Phase.Expired), Reason.TimedOut);
     }
 
     /// @inheritdoc IJobs
@@ -271,10 +261,8 @@ contract Jobs is IJobs, Escrow {
     }
 
     /// @inheritdoc IJobs
-    function labelOf(bytes32 jobId, uint256 segment) public view returns (Label) {
-        Round storage round = _rounds[jobId][segment];
-        if (round.settledLink == 0) return Label.None;
-        return round.proofHash != 0 ? Label.Proved : Label.Agreed;
+    function labelOf(bytes32 jobId, uint256 segment) external view returns (Label) {
+        return Evidence.labelOf(_rounds[jobId][segment]);
     }
 
     /// @inheritdoc IJobs
@@ -296,12 +284,10 @@ contract Jobs is IJobs, Escrow {
     function _phase(Job storage job) private view returns (Phase) {
         Phase stored = job.phase;
         if (job.deadline == 0 || block.timestamp < job.deadline) return stored;
-        if (stored == Phase.Revealing) return Phase.Settling;
-        if (stored == Phase.Committing) {
-            bool within = block.timestamp < uint256(job.deadline) + job.policy.revealSeconds;
-            if (_isLast(job)) return within ? Phase.Revealing : Phase.Settling;
-            return within ? Phase.Drawing : Phase.Expired;
-        }
+        uint256 late = (block.timestamp - job.deadline) / job.policy.revealSeconds;
+        if (stored == Phase.Revealing && late == 0) return Phase.Settling;
+        if (stored == Phase.Committing && late == 0) return _isLast(job) ? Phase.Revealing : Phase.Drawing;
+        if (stored == Phase.Committing && late == 1 && _isLast(job)) return Phase.Settling;
         return Phase.Expired;
     }
 
@@ -385,10 +371,13 @@ contract Jobs is IJobs, Escrow {
     function _settle(bytes32 jobId, Job storage job, Round storage round) private {
         uint256 segment = job.segment;
         Member[] memory members = round.members;
+        (bool hasCommitted, bool hasRevealed) = Tally.participation(members);
         for (uint256 i = 0; i < members.length; ++i) {
-            if (members[i].link != 0) continue;
-            Reason reason = members[i].commitment == 0 ? Reason.MissedCommit : Reason.MissedReveal;
-            _penalise(jobId, segment, members[i].operator, reason, missPenaltyBps, job.requester);
+            if (members[i].commitment == 0) {
+                if (hasCommitted) _penalise(jobId, segment, members[i].operator, Reason.MissedCommit, missPenaltyBps);
+            } else if (members[i].link == 0 && hasRevealed) {
+                _penalise(jobId, segment, members[i].operator, Reason.MissedReveal, missPenaltyBps);
+            }
         }
         (bytes32 link, uint256 weight) = Tally.leading(members);
         if (!Tally.isQuorum(weight, round.totalWeight, job.policy.quorumBps)) {
@@ -415,19 +404,11 @@ contract Jobs is IJobs, Escrow {
         emit JobFailed(jobId, reason, job.feeWei);
     }
 
-    /// Takes a share of the stake that the member was drawn with, and credits whoever the fault cost something.
-    function _penalise(
-        bytes32 jobId,
-        uint256 segment,
-        address operator,
-        Reason reason,
-        uint256 shareBps,
-        address beneficiary
-    ) private {
+    /// Burns a share of the stake that the member was drawn with.
+    function _penalise(bytes32 jobId, uint256 segment, address operator, Reason reason, uint256 shareBps) private {
         uint256 amount = _weightOf(_rounds[jobId][segment], operator) * shareBps / BPS;
         uint256 taken = staking.slash(operator, amount, _jobs[jobId].modelId);
         emit OperatorPenalised(jobId, segment, operator, reason, taken);
-        _credit(beneficiary, taken);
     }
 
     // --- proving and paying ---------------------------------------------------------------------------------------------
@@ -453,27 +434,6 @@ contract Jobs is IJobs, Escrow {
             uint256 share = forVoters * member.weight / round.settledWeight;
             paid += share;
             _credit(member.operator, share);
-        }
-    }
-
-    function _evidenceRoot(bytes32 jobId, Job storage job) private view returns (bytes32 root) {
-        root = keccak256(
-            abi.encode(EVIDENCE_TAG, block.chainid, address(this), jobId, job.modelId, job.inputLink, job.segments)
-        );
-        for (uint256 i = 0; i < job.segments; ++i) {
-            Round storage round = _rounds[jobId][i];
-            root = keccak256(
-                abi.encode(
-                    root,
-                    i,
-                    labelOf(jobId, i),
-                    round.settledLink,
-                    round.settledWeight,
-                    round.totalWeight,
-                    round.proofHash,
-                    round.proofCid
-                )
-            );
         }
     }
 

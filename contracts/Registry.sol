@@ -29,7 +29,7 @@ contract Registry is IRegistry {
     ) external returns (bytes32 modelId) {
         if (specs.length == 0 || specs.length > MAX_SEGMENTS) revert SegmentCountOutOfRange(specs.length, MAX_SEGMENTS);
         if (specs.length != verifiers.length) revert VerifierCountMismatch(specs.length, verifiers.length);
-        modelId = modelIdOf(manifestHash, specs);
+        modelId = modelIdOf(manifestHash, manifestCid, specs);
         Model storage model = _models[modelId];
         if (model.segments.length != 0) revert ModelAlreadyRegistered(modelId);
 
@@ -53,8 +53,12 @@ contract Registry is IRegistry {
     }
 
     /// @inheritdoc IRegistry
-    function modelIdOf(bytes32 manifestHash, SegmentSpec[] calldata specs) public pure returns (bytes32) {
-        return keccak256(abi.encode(MODEL_TAG, manifestHash, specs));
+    function modelIdOf(bytes32 manifestHash, bytes32 manifestCid, SegmentSpec[] calldata specs)
+        public
+        pure
+        returns (bytes32)
+    {
+        return keccak256(abi.encode(MODEL_TAG, manifestHash, manifestCid, specs));
     }
 
     /// @inheritdoc IRegistry

@@ -98,7 +98,8 @@ contract Staking is IStaking, ReentrancyGuard {
         emit Slashed(account, taken, operator.active, operator.unbonding);
         Membership storage membership = _memberships[modelId][account];
         if (membership.serving) _setWeight(modelId, account, membership.leafPlusOne - 1, operator.active);
-        if (taken != 0) _send(slasher, taken);
+        // Nobody gains by it, or whoever can bring a fault about could take stake, or get its own out early.
+        if (taken != 0) _send(address(0), taken);
     }
 
     /// @inheritdoc IStaking

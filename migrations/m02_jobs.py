@@ -17,6 +17,7 @@ def migrate(ledger: Ledger) -> None:
         "minimum_stake_wei",
         "unbonding_seconds",
         "minimum_fee_wei",
+        "minimum_window_seconds",
         "miss_penalty_bps",
         "contradiction_penalty_bps",
         "prover_share_bps",

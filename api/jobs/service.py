@@ -166,6 +166,7 @@ class JobService:
                 mend="register it, or use an id out of GET /v1/models",
             )
         elements = _read_elements(body.input, self._requester, model)
+        self._requester.check_policy(model, policy)
         self._check_workers(model, policy)
         self._check_funds(fee_wei)
         salt = secrets.token_bytes(32)

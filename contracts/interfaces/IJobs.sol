@@ -157,6 +157,7 @@ interface IJobs {
         bytes32 proofHash,
         bytes32 proofCid
     );
+    /// @notice A member lost stake, which is burnt: nobody gains by another's fault.
     event OperatorPenalised(
         bytes32 indexed jobId, uint256 indexed segment, address indexed operator, Reason reason, uint256 amount
     );
@@ -165,7 +166,6 @@ interface IJobs {
 
     error UnknownModel(bytes32 modelId);
     error UnknownJob(bytes32 jobId);
-    error UnknownRound(bytes32 jobId, uint256 segment);
     error JobAlreadyRequested(bytes32 jobId);
     error FeeTooLow(uint256 required, uint256 actual);
     error CommitteeSizeOutOfRange(uint256 actual, uint256 maximum);
@@ -210,8 +210,8 @@ interface IJobs {
     /// segment, to the requester. Emits {Revealed}; the last one settles the segment.
     function reveal(bytes32 jobId, bytes32 link, bytes32 salt, bytes32 activationCid) external;
 
-    /// @notice Settles a segment whose time to reveal is over. Emits {SegmentSettled}, or {JobFailed} without a quorum,
-    /// and {OperatorPenalised} for each silent member.
+    /// @notice Settles a segment whose time to reveal is over, within a further such time. Emits {SegmentSettled}, or
+    /// {JobFailed} without a quorum, and {OperatorPenalised} for each member that was silent where another was not.
     function settle(bytes32 jobId) external;
 
     /// @notice Proves a segment that was drawn for it.
@@ -230,7 +230,8 @@ interface IJobs {
     /// @notice Pays everybody, by credit, and closes the job. Emits {JobFinalised}.
     function finalise(bytes32 jobId) external;
 
-    /// @notice Closes a job that ran out of time: the fee goes back to the requester. Emits {JobFailed}.
+    /// @notice Closes a job that ran out of time: the fee goes back to the requester, and nobody is penalised, since nobody
+    /// showed that it could be done. Emits {JobFailed}.
     function expire(bytes32 jobId) external;
 
     /// @notice The phase that holds now.

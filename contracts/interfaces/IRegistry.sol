@@ -89,9 +89,13 @@ interface IRegistry {
     /// Emits {AccessGranted}.
     function grantAccess(bytes32 modelId, bytes32 grantCid) external;
 
-    /// @notice The id of a model: `keccak256(abi.encode(MODEL_TAG, manifestHash, specs))`. It depends on content alone, so
-    /// it is the same on every chain, and registering somebody else's model before them changes nothing for them.
-    function modelIdOf(bytes32 manifestHash, SegmentSpec[] calldata specs) external pure returns (bytes32);
+    /// @notice The id of a model: `keccak256(abi.encode(MODEL_TAG, manifestHash, manifestCid, specs))`. It depends on
+    /// content alone, so it is the same on every chain, and whoever registers somebody else's model before them does
+    /// exactly what they wanted to do.
+    function modelIdOf(bytes32 manifestHash, bytes32 manifestCid, SegmentSpec[] calldata specs)
+        external
+        pure
+        returns (bytes32);
 
     /// @notice Whether the model is registered.
     function isRegistered(bytes32 modelId) external view returns (bool);

@@ -43,7 +43,7 @@ interface IStaking {
     /// @notice Pays out what has finished unbonding. Emits {Withdrawn}.
     function withdraw() external;
 
-    /// @notice Takes up to `amount` from an operator, active bond first, and sends it to the slasher. The operator's weight
+    /// @notice Takes up to `amount` from an operator, active bond first, and burns it. The operator's weight
     /// follows at once in the draws of `modelId`, and in those of other models with the next {refreshWeights}: what a job's
     /// settling costs must not grow with how many models its members serve, or they could make it impossible.
     /// Requirements: the caller is the job contract. Emits {Slashed}, and {WeightChanged} if the model is still served.

@@ -24,6 +24,15 @@ library Tally {
         }
     }
 
+    /// @notice Whether anybody committed, and whether anybody revealed. A miss is a fault only where another member showed
+    /// that it could be done: an input that nobody can have, or a window too short for anybody, is not the members' fault.
+    function participation(Member[] memory members) internal pure returns (bool hasCommitted, bool hasRevealed) {
+        for (uint256 i = 0; i < members.length; ++i) {
+            if (members[i].commitment != 0) hasCommitted = true;
+            if (members[i].link != 0) hasRevealed = true;
+        }
+    }
+
     /// @notice Whether `weight` is at least `quorumBps` of `total`.
     function isQuorum(uint256 weight, uint256 total, uint256 quorumBps) internal pure returns (bool) {
         return weight * 10_000 >= total * quorumBps;

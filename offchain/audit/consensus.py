@@ -138,12 +138,15 @@ def check_sample(record: ChainRecord, segment: int) -> str:
 def check_penalties(record: ChainRecord, segment: int) -> str:
     """Exactly those lost stake who were silent, late, or contradicted by a proof."""
     round_ = record.rounds[segment]
+    has_committed, has_revealed = tally.participation(round_.members)
     expected = []
     for member in round_.members:
         if member.commitment == ZERO_HASH:
-            expected.append((member.operator, Reason.MISSED_COMMIT))
+            if has_committed:
+                expected.append((member.operator, Reason.MISSED_COMMIT))
         elif member.link == ZERO_HASH:
-            expected.append((member.operator, Reason.MISSED_REVEAL))
+            if has_revealed:
+                expected.append((member.operator, Reason.MISSED_REVEAL))
         elif round_.proof_hash != ZERO_HASH and member.link != round_.settled_link:
             expected.append((member.operator, Reason.CONTRADICTED_PROOF))
     if round_.proof_hash != ZERO_HASH and round_.proved_by != round_.prover:

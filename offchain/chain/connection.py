@@ -89,6 +89,8 @@ class Connection:
         self.rpc_url = rpc_url
         # web3 retries idempotent requests by itself, with a back-off.
         self.web3 = Web3(HTTPProvider(rpc_url, request_kwargs={"timeout": timeout_seconds}))
+        # It asks for the chain's id, twice, with every call. The contracts check it once, when they are bound.
+        self.web3.middleware_onion.remove("validation")
         with self.translated("eth_chainId"):
             self.chain_id: int = self.web3.eth.chain_id
 

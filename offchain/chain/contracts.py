@@ -261,6 +261,10 @@ class Jobs(_Bound):
         """The least fee of a job, in wei."""
         return int(self._read("minimumFeeWei"))
 
+    def minimum_window_seconds(self) -> int:
+        """The least length of each of a job's windows."""
+        return int(self._read("minimumWindowSeconds"))
+
     def phase_of(self, job: JobId, block: BlockIdentifier = LATEST) -> Phase:
         """The phase that holds at the block, time included."""
         return Phase(self._read("phaseOf", job, block=block))

@@ -48,7 +48,7 @@ def fetch_manifest(contracts: Contracts, store: ContentStore, model_id: ModelId)
     if keccak(content) != manifest_hash:
         raise ModelMismatch("manifest", "its hash is not the registered one", "ask the owner to register it again")
     manifest = parse_manifest(content)
-    if model_id_of(content, manifest) != model_id:
+    if model_id_of(content, manifest_cid, manifest) != model_id:
         raise ModelMismatch("manifest", "it is another model's", "ask the owner to register it again")
     return manifest
 

@@ -10,6 +10,7 @@ from offchain.chain.contracts import Contracts
 from offchain.chain.events import read_events
 from offchain.chain.sender import Sender
 from offchain.models.preparation import PreparedModel, Progress, no_progress
+from offchain.protocol.manifest import model_id_of
 from offchain.protocol.types import ModelId
 from offchain.storage.cid import Cid, cid_of, cid_to_digest
 from offchain.storage.port import ContentStore
@@ -33,7 +34,8 @@ def publish(
         TransactionRefused: the registry refuses the model.
     """
     manifest = prepared.manifest.to_bytes()
-    model_id = prepared.manifest.model_id()
+    manifest_cid = cid_to_digest(cid_of(manifest))
+    model_id = model_id_of(manifest, manifest_cid, prepared.manifest)
     for index, content in enumerate(prepared.contents.values()):
         progress("pinning", 0.4 * index / len(prepared.contents))
         store.put(content)
@@ -49,7 +51,7 @@ def publish(
         contracts.registry.register_model(
             sender,
             keccak(manifest),
-            cid_to_digest(cid_of(manifest)),
+            manifest_cid,
             [segment.spec() for segment in prepared.manifest.segments],
             verifiers,
         )

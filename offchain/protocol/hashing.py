@@ -31,15 +31,19 @@ EVIDENCE_TAG = _tag("evidence")
 SEGMENT_SPEC_ABI = "(bytes32,bytes32,uint8,uint8,uint8,uint8,uint32,uint32[],uint32[])"
 
 
-def model_id(manifest_hash: bytes, segment_specs: Sequence[tuple[object, ...]]) -> bytes:
-    """The id of a model, from its manifest's hash and its segments' specs (``Registry.modelIdOf``).
+def model_id(manifest_hash: bytes, manifest_cid: bytes, segment_specs: Sequence[tuple[object, ...]]) -> bytes:
+    """The id of a model, from its manifest's hash and CID and its segments' specs (``Registry.modelIdOf``).
 
     Args:
         manifest_hash: Keccak-256 of the manifest's bytes.
+        manifest_cid: SHA-256 digest inside the manifest's CIDv0.
         segment_specs: per segment the fields of ``SegmentSpec`` in ``IRegistry.sol``, in order.
     """
     return keccak(
-        encode(["bytes32", "bytes32", f"{SEGMENT_SPEC_ABI}[]"], [MODEL_TAG, manifest_hash, list(segment_specs)])
+        encode(
+            ["bytes32", "bytes32", "bytes32", f"{SEGMENT_SPEC_ABI}[]"],
+            [MODEL_TAG, manifest_hash, manifest_cid, list(segment_specs)],
+        )
     )
 
 

@@ -9,6 +9,7 @@ whoever may read the ONNX compiles it, and compares the verification key.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from offchain.protocol.types import ModelId
 
 FORMAT = "interlock.manifest.v1"
 MAX_MANIFEST_BYTES = 1 << 20
+_HASH = re.compile("[0-9a-f]{64}")
 SRS_ORIGINS = ("ceremony", "local-ceremony", "insecure-dev")
 
 
@@ -134,14 +136,16 @@ class Manifest:
                 segment[side] = LinkKind(segment[side]).name.lower()
         return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
-    def model_id(self) -> ModelId:
-        """The model's id, which the registry computes in the same way."""
-        return model_id_of(self.to_bytes(), self)
 
+def model_id_of(content: bytes, cid: bytes, manifest: Manifest) -> ModelId:
+    """The id of the model whose manifest has exactly these bytes.
 
-def model_id_of(content: bytes, manifest: Manifest) -> ModelId:
-    """The id of the model whose manifest has exactly these bytes."""
-    return ModelId(hashing.model_id(keccak(content), [segment.spec() for segment in manifest.segments]))
+    Args:
+        content: the manifest as it is pinned.
+        cid: the SHA-256 digest inside its CIDv0.
+        manifest: the same, parsed.
+    """
+    return ModelId(hashing.model_id(keccak(content), cid, [segment.spec() for segment in manifest.segments]))
 
 
 def parse_manifest(content: bytes) -> Manifest:
@@ -174,6 +178,7 @@ def parse_manifest(content: bytes) -> Manifest:
         ) from error
     if canonical != content:
         raise InvalidInputError("manifest", "its bytes are not canonical", "use the manifest as it was pinned")
+    _check_values(manifest)
     check_manifest(manifest)
     return manifest
 
@@ -202,6 +207,27 @@ def check_manifest(manifest: Manifest) -> None:
                 )
     if manifest.segments[-1].output_kind is not LinkKind.PUBLIC:
         raise InvalidInputError("segments[-1].output_kind", "the last output must be public", "use link kind public")
+
+
+_DIGESTS = ("verification_key_digest", "verifier_code_hash", "onnx_digest")
+_NUMBERS = ("input_scale", "output_scale", "proof_bytes", "log_rows", "rows")
+
+
+def _check_values(manifest: Manifest) -> None:
+    """Refuse values of the wrong kind, which canonical JSON alone would let through."""
+    digests = [("model_key", manifest.model_key), ("srs.digest", manifest.srs.digest)]
+    for index, segment in enumerate(manifest.segments):
+        digests += [(f"segments[{index}].{name}", getattr(segment, name)) for name in _DIGESTS]
+        for name in _NUMBERS:
+            if type(getattr(segment, name)) is not int or getattr(segment, name) < 0:
+                raise InvalidInputError(f"segments[{index}].{name}", "it is no count", "use the manifest as pinned")
+        if any(size < 1 for size in (*segment.input_shape, *segment.output_shape)):
+            raise InvalidInputError(
+                f"segments[{index}]", "a dimension is empty", "use the manifest as pinned"
+            )
+    for field, value in digests:
+        if not isinstance(value, str) or not _HASH.fullmatch(value):
+            raise InvalidInputError(field, "it is not 32 bytes in lower-case hex", "use the manifest as pinned")
 
 
 def _parse_segment(record: dict[str, Any]) -> SegmentRecord:

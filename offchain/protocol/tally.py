@@ -22,3 +22,12 @@ def leading(members: Sequence[Member]) -> tuple[Link, int]:
 def is_quorum(weight: int, total: int, quorum_bps: int) -> bool:
     """Whether ``weight`` is at least ``quorum_bps`` (basis points) of ``total``."""
     return weight * 10_000 >= total * quorum_bps
+
+
+def participation(members: Sequence[Member]) -> tuple[bool, bool]:
+    """Whether anybody committed, and whether anybody revealed.
+
+    A miss is a fault only where another member showed that it could be done.
+    """
+    has_committed = any(member.commitment != ZERO_HASH for member in members)
+    return has_committed, any(member.link != ZERO_HASH for member in members)

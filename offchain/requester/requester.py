@@ -21,6 +21,9 @@ from offchain.storage.cid import cid_to_digest, digest_to_cid
 from offchain.storage.port import ContentStore
 from offchain.storage.sealing import Identity, seal_to_usable, unseal
 
+MAX_MEMBERS = 192
+"""Of all committees of a job; ``MAX_MEMBERS`` in ``Policies.sol``."""
+
 _RACES = frozenset({"WrongPhase", "SeedNotReady", "JobAlreadyRequested"})
 
 
@@ -92,6 +95,25 @@ class Requester:
     def job_id(self, salt: bytes) -> JobId:
         """The id that a job requested with this salt has or will have."""
         return hashing.job_id(self._contracts.connection.chain_id, self._contracts.jobs.address, self.address, salt)
+
+    def check_policy(self, model_id: ModelId, policy: Policy) -> None:
+        """Refuse early what the contracts would refuse, by their own parameters.
+
+        Raises:
+            InvalidInputError: naming the field of the policy.
+        """
+        least = self._contracts.jobs.minimum_window_seconds()
+        for name in ("input_seconds", "commit_seconds", "reveal_seconds", "prove_seconds"):
+            if getattr(policy, name) < least:
+                problem = f"{getattr(policy, name)} is less than these contracts allow"
+                raise InvalidInputError(f"policy.{name}", problem, f"use at least {least}")
+        segments = len(self.manifest(model_id).segments)
+        if policy.committee_size * segments > MAX_MEMBERS:
+            raise InvalidInputError(
+                "policy.committee_size",
+                f"{policy.committee_size} members in each of {segments} segments are too many for one job",
+                f"use at most {MAX_MEMBERS // segments}",
+            )
 
     def check_workers(self, model_id: ModelId, policy: Policy) -> None:
         """Refuse early what no draw could staff.
