@@ -15,8 +15,9 @@ from rich.console import Console
 from offchain.audit import AuditReport, audit, render
 from offchain.chain.connection import Connection
 from offchain.chain.contracts import Contracts
+from offchain.protocol import hashing
 from offchain.protocol.field import dequantise, encode_elements
-from offchain.protocol.types import Phase
+from offchain.protocol.types import ModelId, Phase
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import Proof
@@ -249,7 +250,7 @@ def test_audit__model_registered_with_anothers_manifest__is_named(
         forged = replace(model.manifest, name="forged").to_bytes()
         digest = cid_to_digest(cid_of(model.manifest.to_bytes()))
         contracts.registry.register_model(owner, keccak(forged), digest, specs, verifiers)
-        model_id = replace(model.manifest, name="forged").model_id()
+        model_id = ModelId(hashing.model_id(keccak(forged), digest, specs))
         play = replace(finished, model=replace(model, id=model_id), job=b"", salt=bytes(31) + b"\x01")
         for worker in play.workers.values():
             contracts.staking.serve(worker.sender, model_id)
