@@ -193,8 +193,10 @@ class Worker:
         view = read_job(self._contracts, job)
         if view.phase.is_terminal:
             self._close(view)
-            return
-        for duty in duties_of(view, self._me):
+        duties = duties_of(view, self._me)
+        due = {(duty.action, duty.segment) for duty in duties}
+        self._noticed = {key: since for key, since in self._noticed.items() if key[0] != job or key[1:] in due}
+        for duty in duties:
             if self._is_my_turn(job, duty):
                 self._fulfil(view, duty)
 
@@ -204,7 +206,6 @@ class Worker:
         if settled_block < 0 or not self._contracts.jobs.phase_of(job, settled_block).is_terminal:
             return
         self._memory.close_job(job)
-        self._noticed = {key: since for key, since in self._noticed.items() if key[0] != job}
         self._claim()
 
     def _is_my_turn(self, job: JobId, duty: Duty) -> bool:
