@@ -16,7 +16,7 @@ from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, Address, JobId, Pha
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import Proof, Srs, VerifyingKey
 from offchain.storage.cid import digest_to_cid
-from offchain.storage.port import ContentStore
+from offchain.storage.port import ContentReader
 from offchain.storage.sealing import Identity
 
 Progress = Callable[[str, float], None]
@@ -29,7 +29,7 @@ def no_progress(step: str, share: float) -> None:
 
 def audit(
     contracts: Contracts,
-    store: ContentStore,
+    store: ContentReader,
     prover: EzklProver,
     job_id: JobId,
     *,

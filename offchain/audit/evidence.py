@@ -19,7 +19,7 @@ from offchain.protocol.links import instance_count, link_of_values, links_of_pro
 from offchain.protocol.manifest import Manifest, SegmentRecord
 from offchain.proving.port import MAX_PROOF_BYTES, Proof
 from offchain.storage.cid import Cid, cid_of, digest_to_cid
-from offchain.storage.port import ContentCorrupt, ContentStore, ContentTooLarge, StoreHealth
+from offchain.storage.port import ContentCorrupt, ContentReader, ContentTooLarge
 
 
 class CheckedStore:
@@ -29,11 +29,11 @@ class CheckedStore:
         inner: the store.
     """
 
-    def __init__(self, inner: ContentStore) -> None:
+    def __init__(self, inner: ContentReader) -> None:
         self._inner = inner
 
     def get(self, cid: Cid, *, max_bytes: int) -> bytes:
-        """Fetch content; see :meth:`ContentStore.get <offchain.storage.port.ContentStore.get>`."""
+        """Fetch content; see :meth:`ContentReader.get <offchain.storage.port.ContentReader.get>`."""
         content = self._inner.get(cid, max_bytes=max_bytes)
         if len(content) > max_bytes:
             raise ContentTooLarge(cid, max_bytes)
@@ -41,26 +41,6 @@ class CheckedStore:
         if actual != cid:
             raise ContentCorrupt(cid, actual)
         return content
-
-    def put(self, content: bytes) -> Cid:
-        """Refuse: an audit only reads."""
-        raise NotImplementedError
-
-    def pin(self, cid: Cid) -> None:
-        """Refuse: an audit only reads."""
-        raise NotImplementedError
-
-    def unpin(self, cid: Cid) -> None:
-        """Refuse: an audit only reads."""
-        raise NotImplementedError
-
-    def pinned(self) -> tuple[Cid, ...]:
-        """List what the store has pinned."""
-        return self._inner.pinned()
-
-    def health(self) -> StoreHealth:
-        """Ask the store how it is."""
-        return self._inner.health()
 
 
 @dataclass(frozen=True)
@@ -100,7 +80,7 @@ def check_verifier_code(record: ChainRecord, registered: RegisteredSegment, segm
     return f"{len(code)} bytes at {registered.verifier}"
 
 
-def fetch_proof(record: ChainRecord, segment: int, store: ContentStore) -> Proof:
+def fetch_proof(record: ChainRecord, segment: int, store: ContentReader) -> Proof:
     """Fetch a segment's proof by the CID on chain."""
     round_ = record.rounds[segment]
     encoded = store.get(digest_to_cid(round_.proof_cid), max_bytes=3 * MAX_PROOF_BYTES)

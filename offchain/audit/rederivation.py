@@ -14,12 +14,12 @@ from offchain.protocol.types import ModelId
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import SegmentCircuit, Srs
-from offchain.storage.port import ContentStore
+from offchain.storage.port import ContentReader
 from offchain.storage.sealing import Identity
 
 
 def model_identity(
-    contracts: Contracts, store: ContentStore, model_id: ModelId, manifest: Manifest, holder: Identity
+    contracts: Contracts, store: ContentReader, model_id: ModelId, manifest: Manifest, holder: Identity
 ) -> Identity:
     """Get at a model's secret key: the holder's own, or what was granted to it.
 
@@ -39,7 +39,7 @@ def rederive(
     segment: SegmentRecord,
     manifest: Manifest,
     srs: Srs,
-    store: ContentStore,
+    store: ContentReader,
     prover: EzklProver,
     identity: Identity,
     checks: Checklist,

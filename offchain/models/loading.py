@@ -21,7 +21,7 @@ from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import SegmentCircuit, Srs, VerifyingKey
 from offchain.proving.srs import MAX_LOG_ROWS, load_srs, srs_file_bytes
 from offchain.storage.cid import digest_to_cid
-from offchain.storage.port import ContentCorrupt, ContentStore, ContentUnavailable
+from offchain.storage.port import ContentCorrupt, ContentReader, ContentUnavailable
 from offchain.storage.sealing import Identity, NotARecipient, SealBroken, unseal
 
 MAX_SETTINGS_BYTES = 4 << 20
@@ -34,7 +34,7 @@ class ModelMismatch(InvalidInputError):
     """What was fetched is not what the chain says the model is."""
 
 
-def fetch_manifest(contracts: Contracts, store: ContentStore, model_id: ModelId) -> Manifest:
+def fetch_manifest(contracts: Contracts, store: ContentReader, model_id: ModelId) -> Manifest:
     """Fetch a model's manifest and derive the model's id from it again.
 
     Raises:
@@ -53,7 +53,7 @@ def fetch_manifest(contracts: Contracts, store: ContentStore, model_id: ModelId)
     return manifest
 
 
-def fetch_srs(manifest: Manifest, store: ContentStore, cache: ArtefactCache) -> Srs:
+def fetch_srs(manifest: Manifest, store: ContentReader, cache: ArtefactCache) -> Srs:
     """Fetch the structured reference string that a model's keys were made with, once per cache."""
     record = manifest.srs
     if not 1 <= record.log_rows <= MAX_LOG_ROWS:
@@ -71,7 +71,7 @@ def fetch_srs(manifest: Manifest, store: ContentStore, cache: ArtefactCache) -> 
     return srs
 
 
-def fetch_verifying_key(index: int, segment: SegmentRecord, store: ContentStore) -> VerifyingKey:
+def fetch_verifying_key(index: int, segment: SegmentRecord, store: ContentReader) -> VerifyingKey:
     """Fetch what checking a segment's proofs takes, besides the SRS."""
     key = store.get(segment.verification_key_cid, max_bytes=MAX_KEY_BYTES)  # type: ignore[arg-type]
     _check_digest(f"segments[{index}].verification_key", key, segment.verification_key_digest)
@@ -87,7 +87,7 @@ def fetch_verifying_key(index: int, segment: SegmentRecord, store: ContentStore)
 
 
 def find_identity(
-    contracts: Contracts, store: ContentStore, model_id: ModelId, manifest: Manifest, holder: Identity
+    contracts: Contracts, store: ContentReader, model_id: ModelId, manifest: Manifest, holder: Identity
 ) -> Identity | None:
     """Find a model's secret key among what was granted to ``holder``; None if nothing was.
 
@@ -122,7 +122,7 @@ def find_identity(
     return None
 
 
-def open_onnx(index: int, segment: SegmentRecord, store: ContentStore, identity: Identity) -> bytes:
+def open_onnx(index: int, segment: SegmentRecord, store: ContentReader, identity: Identity) -> bytes:
     """Fetch and open a segment's ONNX file."""
     sealed = store.get(segment.onnx_sealed_cid, max_bytes=MAX_SEALED_ONNX_BYTES)  # type: ignore[arg-type]
     onnx = unseal(sealed, identity)
@@ -131,7 +131,7 @@ def open_onnx(index: int, segment: SegmentRecord, store: ContentStore, identity:
 
 
 def load_circuits(
-    manifest: Manifest, store: ContentStore, prover: EzklProver, identity: Identity
+    manifest: Manifest, store: ContentReader, prover: EzklProver, identity: Identity
 ) -> tuple[SegmentCircuit, ...]:
     """Compile every segment of a model, and compare keys, boundaries and verifier contracts with the manifest.
 

@@ -94,7 +94,28 @@ class StoreHealth:
     addresses: tuple[str, ...]
 
 
-class ContentStore(Protocol):
+class ContentReader(Protocol):
+    """Reads content by CID; all that an audit needs."""
+
+    def get(self, cid: Cid, *, max_bytes: int) -> bytes:
+        """Fetch content, bounded in time and size, and check it against its CID.
+
+        Args:
+            cid: a CIDv0.
+            max_bytes: where to break the transfer off, at least 0.
+        Returns:
+            Exactly the bytes whose CID was asked for.
+        Raises:
+            InvalidInputError: the CID is malformed.
+            StoreUnreachable: the node does not answer or broke off.
+            ContentUnavailable: the node could not find it in time.
+            ContentCorrupt: other bytes came.
+            ContentTooLarge: it is larger than ``max_bytes``.
+        """
+        ...
+
+
+class ContentStore(ContentReader, Protocol):
     """Content by CID. Assumes nothing of the node's honesty: what comes back was hashed here.
 
     It does not promise that content stays available elsewhere, only that this node has pinned what ``put`` returned.
@@ -111,23 +132,6 @@ class ContentStore(Protocol):
         Raises:
             StoreUnreachable: the node did not confirm.
             ContentCorrupt: the node confirmed another CID.
-        """
-        ...
-
-    def get(self, cid: Cid, *, max_bytes: int) -> bytes:
-        """Fetch content, bounded in time and size, and check it against its CID.
-
-        Args:
-            cid: a CIDv0.
-            max_bytes: where to break the transfer off, at least 0.
-        Returns:
-            Exactly the bytes whose CID was asked for.
-        Raises:
-            InvalidInputError: the CID is malformed.
-            StoreUnreachable: the node does not answer or broke off.
-            ContentUnavailable: the node could not find it in time.
-            ContentCorrupt: other bytes came.
-            ContentTooLarge: it is larger than ``max_bytes``.
         """
         ...
 
