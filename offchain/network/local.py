@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import urlsplit
 
 import psutil
 from eth_account import Account
@@ -18,7 +19,7 @@ from eth_account.signers.local import LocalAccount
 from migrations.steps import migrate_all
 from offchain.chain.contracts import Contracts
 from offchain.chain.sender import Sender
-from offchain.errors import UnrecoverableError
+from offchain.errors import InvalidInputError, UnrecoverableError
 from offchain.network.processes import DEV_MNEMONIC, Running, free_port, ready_line, start_chain, start_python
 from offchain.protocol.types import ModelId
 from offchain.worker.config import WorkerConfig, create_keystore, open_keystore
@@ -159,15 +160,7 @@ class LocalNetwork:
         self._report(f"starting {self.options.chain}")
         self.programs["chain"], self.connection = start_chain(self.options.chain, free_port(), logs / "chain.log")
         self._report("starting IPFS")
-        ipfs = start_python(
-            "ipfs",
-            "offchain.storage.node",
-            ["--repo", str(self.options.directory / "ipfs"), "--port", "0"],
-            logs / "ipfs.log",
-            reads_ready_line=True,
-        )
-        self.programs["ipfs"] = ipfs
-        self.ipfs_url = str(ready_line(ipfs)["api"])
+        self.ipfs_url = self._launch_ipfs(0)
 
         self._report("deploying the contracts")
         deployer = Sender(self.connection, dev_account())
@@ -179,7 +172,7 @@ class LocalNetwork:
         self.operators: list[str] = []
         for index in range(self.options.workers):
             self.add_worker(f"worker-{index}", deployer)
-        self._wait_until_bonded()
+        self._wait_until_enrolled()
 
         self._report("starting the gateway")
         self._start_gateway(deployer)
@@ -226,17 +219,42 @@ class LocalNetwork:
         self.programs[name] = start_python(name, module, [str(self.worker_configs[name])], log)
         return self.programs[name]
 
+    def restart(self, role: str) -> Running:
+        """Start a program again with its own state and at its old address; it is stopped first if it still runs.
+
+        Args:
+            role: ``ipfs``, ``gateway`` or a worker's name. Not ``chain``: a development chain keeps nothing.
+
+        Raises:
+            InvalidInputError: there is no such program, or it is the chain.
+            UnrecoverableError: it did not come up.
+        """
+        if role not in self.programs or role == "chain":
+            known = ", ".join(name for name in self.programs if name != "chain")
+            raise InvalidInputError("role", f"{role!r} cannot be restarted", f"use one of {known}")
+        self.programs[role].stop()
+        if role == "ipfs":
+            self._launch_ipfs(_port_of(self.ipfs_url))
+        elif role == "gateway":
+            path = self.options.directory / "gateway" / "gateway.json"
+            config = json.loads(path.read_text()) | {"port": _port_of(self.gateway_url)}
+            path.write_text(json.dumps(config, indent=2) + "\n")
+            self._launch_gateway()
+        else:
+            self.start_worker(role)
+        return self.programs[role]
+
     def worker_account(self, name: str) -> LocalAccount:
         """A worker's key; for tests that act in its place."""
         config = WorkerConfig.load(self.worker_configs[name])
         return open_keystore(config.keystore, config.password_file)
 
-    def _wait_until_bonded(self, timeout_seconds: float = 90.0) -> None:
+    def _wait_until_enrolled(self, timeout_seconds: float = 90.0) -> None:
         deadline = time.monotonic() + timeout_seconds
-        while not all(self.contracts.staking.active_of(operator) for operator in self.operators):
+        while not all(any(self.contracts.staking.encryption_key_of(operator)) for operator in self.operators):
             self.check()
             if time.monotonic() > deadline:
-                raise UnrecoverableError(f"the workers did not bond in {timeout_seconds:.0f} s; see the logs")
+                raise UnrecoverableError(f"the workers did not enrol in {timeout_seconds:.0f} s; see the logs")
             time.sleep(0.2)
 
     def _start_gateway(self, funder: Sender) -> None:
@@ -258,10 +276,24 @@ class LocalNetwork:
         if self.options.srs is not None:
             config |= {"srs": str(self.options.srs[0]), "srs_origin": self.options.srs[1]}
         (home / "gateway.json").write_text(json.dumps(config, indent=2) + "\n")
-        log = self.options.directory / "logs" / "gateway.log"
-        gateway = start_python("gateway", "api", [str(home / "gateway.json")], log, reads_ready_line=True)
-        self.programs["gateway"] = gateway
-        self.gateway_url = str(ready_line(gateway)["url"])
+        self.gateway_url = self._launch_gateway()
+
+    def _launch_ipfs(self, port: int) -> str:
+        log, repository = self.options.directory / "logs" / "ipfs.log", self.options.directory / "ipfs"
+        arguments = ["--repo", str(repository), "--port", str(port)]
+        self.programs["ipfs"] = start_python("ipfs", "offchain.storage.node", arguments, log, reads_ready_line=True)
+        return str(ready_line(self.programs["ipfs"])["api"])
+
+    def _launch_gateway(self) -> str:
+        log, config = self.options.directory / "logs" / "gateway.log", self.options.directory / "gateway/gateway.json"
+        self.programs["gateway"] = start_python("gateway", "api", [str(config)], log, reads_ready_line=True)
+        return str(ready_line(self.programs["gateway"])["url"])
+
+
+def _port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
 
 
 def dev_account(index: int = 0) -> LocalAccount:
