@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,9 @@ from offchain.chain.connection import Connection
 from offchain.chain.contracts import Contracts
 from offchain.chain.sender import Sender
 from tests.local_chain import Anvil, LocalChain, running_anvil
+
+if TYPE_CHECKING:
+    from tests.live_network import LiveNetwork
 
 BROWNIE_TESTS = Path(__file__).parent / "brownie"
 
@@ -71,3 +75,12 @@ def isolation(chain: LocalChain) -> Iterator[None]:
     """Take back whatever the test does to the chain."""
     with chain.isolated():
         yield
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNetwork]:
+    """A network of real processes with nine workers, for the whole session."""
+    from tests.live_network import running_network
+
+    with running_network(tmp_path_factory.mktemp("interlock")) as running:
+        yield running
