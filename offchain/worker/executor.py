@@ -14,7 +14,7 @@ from offchain.protocol.field import decode_elements, encode_elements
 from offchain.protocol.links import LinkKind, link_of_commitment, link_of_values
 from offchain.protocol.types import JobId, Link, ModelId
 from offchain.proving.ezkl_prover import EzklProver
-from offchain.proving.port import Proof, SegmentCircuit, Witness
+from offchain.proving.port import InputOutOfRange, Proof, SegmentCircuit, Witness
 from offchain.storage.cid import Cid, digest_to_cid
 from offchain.storage.port import ContentStore
 from offchain.storage.sealing import Identity, seal_to_usable, unseal
@@ -69,20 +69,29 @@ class Executor:
 
         Raises:
             NoUsableInput: no copy of the input could be had; try again.
-            InputOutOfRange: the circuit cannot take this input.
+            InputOutOfRange: the circuit takes none of the copies that could be had.
         """
         circuit = self.circuits(view.job.model_id)[segment]
         expected = opening_link(view, segment)
+        refused: InputOutOfRange | None = None
         for cid in _input_cids(view, segment):
             elements = self._fetch(cid, circuit)
             if elements is None:
                 continue
-            witness = self._prover.witness(circuit, elements, name=f"segment[{segment}]")
+            try:
+                witness = self._prover.witness(circuit, elements, name=f"segment[{segment}]")
+            except InputOutOfRange as error:
+                # Whoever voted for the right link can still hand on anything: another copy may be the right one.
+                _log.warning("the activation at %s cannot be executed: %s", cid, error)
+                refused = error
+                continue
             if input_link(circuit, witness, elements) != expected:
                 _log.warning("the activation at %s does not match the link that it was revealed with", cid)
                 continue
             link = output_link(circuit, witness)
             return Work(view.job.id, segment, elements, witness.outputs, link, secrets.token_bytes(32))
+        if refused is not None:
+            raise refused
         raise NoUsableInput(f"no copy of the input of segment {segment} of job {view.job.id.hex()} can be used")
 
     def seal_output(self, view: JobView, work: Work) -> Cid:
