@@ -33,7 +33,7 @@ STDERR_TAIL_BYTES = 4_096
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 _PROJECT_ROOT = Path(__file__).resolve().parents[1]
 # The child inherits only these: what it parses is hostile, and the parent's environment may hold secrets.
-_PASSED_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TZ")
+_PASSED_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TZ")
 _OUT_OF_MEMORY_MARKS = ("emory allocation", "std::bad_alloc", "Cannot allocate memory", "MemoryError")
 _PR_SET_PDEATHSIG = 1
 
@@ -116,7 +116,9 @@ def run_measured(
 ) -> LimitedRun:
     """Do what :func:`run_limited` does, and report the wall time and the peak memory with the result."""
     started = time.monotonic()
-    with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as answer:
+    # Inputs and witnesses pass through files of the child, which cannot remove them itself once it is killed.
+    scratch = tempfile.TemporaryDirectory(prefix="interlock-", ignore_cleanup_errors=True)
+    with scratch as temporary, tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as answer:
         request.write(
             json.dumps(
                 {
@@ -137,7 +139,7 @@ def run_measured(
             stderr=subprocess.STDOUT,
             pass_fds=(answer.fileno(),),
             cwd=cwd,
-            env=_child_environment(environment),
+            env=_child_environment({"TMPDIR": temporary, **(environment or {})}),
             start_new_session=True,
         )
         timed_out, printed = _wait_and_kill(child, started + timeout_seconds)
@@ -152,10 +154,10 @@ def run_measured(
     return LimitedRun(report["result"], time.monotonic() - started, report["peak_memory_bytes"])
 
 
-def _child_environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+def _child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     environment = {name: os.environ[name] for name in _PASSED_ENVIRONMENT if name in os.environ}
     environment.update(PYTHONPATH=str(_PROJECT_ROOT), PYTHONHASHSEED="0", RUST_BACKTRACE="0")
-    environment.update(extra or {})
+    environment.update(extra)
     return environment
 
 

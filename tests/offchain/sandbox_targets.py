@@ -7,6 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -74,6 +75,17 @@ def sleep_with_grandchild(payload: Payload) -> Payload:
     grandchild = subprocess.Popen(["sleep", "600"])
     with open(payload["path"], "w") as file:
         file.write(str(grandchild.pid))
+    time.sleep(600)
+    return {}
+
+
+def hang_over_secret(payload: Payload) -> Payload:
+    """Write a temporary file as the native calls do, and never come to remove it."""
+    directory = tempfile.mkdtemp()
+    with open(os.path.join(directory, "witness.json"), "w") as file:
+        file.write("secret")
+    with open(payload["path"], "w") as note:
+        note.write(directory)
     time.sleep(600)
     return {}
 

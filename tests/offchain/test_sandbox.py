@@ -100,6 +100,16 @@ def test_run_limited__timeout__kills_grandchildren(tmp_path: Path) -> None:
     wait_until_dead(int(path.read_text()))
 
 
+def test_run_limited__timeout__leaves_no_temporary_files(tmp_path: Path) -> None:
+    """An input in the clear must not outlive the call that was killed over it."""
+    path = tmp_path / "where"
+    for timeout_seconds in (1, 4, 16, 64):  # long enough, on a busy machine too, for the file to be written
+        assert failure("hang_over_secret", timeout_seconds, path=str(path)).kind == "timeout"
+        if path.exists() and path.read_text():
+            break
+    assert not Path(path.read_text()).exists()
+
+
 def test_run_limited__parent_killed__child_dies_too(tmp_path: Path) -> None:
     path = tmp_path / "child"
     program = (
