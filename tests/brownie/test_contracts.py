@@ -30,7 +30,7 @@ def model(deployed: SimpleNamespace, isolated: None) -> bytes:
     spec = (HASH, bytes(code_hash), 1, 3, 7, 7, 256, [1, 3], [1, 3])
     transaction = deployed.registry.registerModel(HASH, HASH, [spec], [verifier], {"from": accounts[0]})
     registered = bytes(transaction.events["ModelRegistered"]["modelId"])
-    assert registered == model_id(HASH, [spec])
+    assert registered == model_id(HASH, HASH, [spec])
     return registered
 
 

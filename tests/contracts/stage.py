@@ -78,11 +78,9 @@ class Stage:
 
     def register(self, specs: Sequence[Mapping[str, Any]], verifiers: Sequence[str], name: str = "model") -> ModelId:
         """Register a model."""
-        manifest_hash = keccak(name.encode())
-        self.contracts.registry.register_model(
-            self.owner, manifest_hash, keccak(b"cid" + name.encode()), as_abi(specs), verifiers
-        )
-        return ModelId(hashing.model_id(manifest_hash, as_abi(specs)))
+        manifest_hash, manifest_cid = keccak(name.encode()), keccak(b"cid" + name.encode())
+        self.contracts.registry.register_model(self.owner, manifest_hash, manifest_cid, as_abi(specs), verifiers)
+        return ModelId(hashing.model_id(manifest_hash, manifest_cid, as_abi(specs)))
 
     def register_segments(self, segments: int, name: str = "model", answer: int = TRUE) -> ModelId:
         """Register a model of so many segments in a row, the last with a public output."""

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from offchain.chain.contracts import JobRequest
 from offchain.chain.events import job_events
 from offchain.protocol import hashing
-from offchain.protocol.types import JobId, Link, Phase
+from offchain.protocol.types import ZERO_ADDRESS, JobId, Link, Phase
 from tests.contracts.stage import FEE, POLICY, STAKES, Play, Stage, refused, with_policy
 from tests.contracts.test_jobs_rounds import WRONG
+from tests.contracts.test_jobs_timeouts import miss
 
 pytestmark = pytest.mark.integration
 
@@ -181,6 +182,7 @@ def test_job__any_votes_in_its_only_segment__every_wei_is_credited(
             stage.contracts.staking.serve(worker, model)
         jobs, staking = stage.contracts.jobs, stage.contracts.staking
         held = stage.chain.connection.balance(jobs.address)
+        burnt = stage.chain.connection.balance(ZERO_ADDRESS)
         play = stage.request(with_policy(quorum_bps=quorum_bps, proof_permille=0), fee_wei, model_id=model)
         play.to_committing()
         members = play.members()
@@ -201,7 +203,16 @@ def test_job__any_votes_in_its_only_segment__every_wei_is_credited(
         if play.phase is Phase.FINALISABLE:
             play.finalise()
         assert play.phase in (Phase.FINALISED, Phase.FAILED)
-        lost = sum(STAKES) - sum(staking.active_of(worker.address) for worker in stage.workers)
-        assert sum(stage.credits().values()) == fee_wei + lost
-        assert stage.chain.connection.balance(jobs.address) == held + fee_wei + lost
+        # A miss counts where somebody else did it: commits for the silent, reveals for those that only committed.
+        fined = {"silent"} if set(votes) != {"silent"} else set()
+        fined |= {"commits only"} if {"truth", "wrong"} & set(votes) else set()
+        lost = sum(
+            miss(STAKES[stage.workers.index(worker)])
+            for worker, vote in zip(members, votes, strict=True)
+            if vote in fined
+        )
+        assert sum(staking.active_of(worker.address) for worker in stage.workers) == sum(STAKES) - lost
+        assert sum(stage.credits().values()) == fee_wei
+        assert stage.chain.connection.balance(jobs.address) == held + fee_wei
         assert stage.chain.connection.balance(staking.address) == sum(STAKES) - lost
+        assert stage.chain.connection.balance(ZERO_ADDRESS) == burnt + lost

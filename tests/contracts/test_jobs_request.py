@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from eth_hash.auto import keccak
 
 from offchain.chain.connection import artefact
-from offchain.chain.contracts import JobRequest
+from offchain.chain.contracts import JobRequest, Jobs
+from offchain.chain.errors import TransactionRefused
 from offchain.chain.events import read_events
 from offchain.chain.sender import Sender
 from offchain.protocol import hashing
@@ -16,7 +17,8 @@ from tests.contracts.stage import FEE, POLICY, Stage, refused, with_policy
 pytestmark = pytest.mark.integration
 
 MINIMUM_FEE = 10**9
-PARAMETERS = (10**18, 259_200, 10**9, 100, 5000, 5000)
+MINIMUM_WINDOW_SECONDS = 5
+PARAMETERS = (10**18, 345_600, 10**9, MINIMUM_WINDOW_SECONDS, 100, 5000, 5000)
 
 
 def test_request__within_bounds__escrows_the_fee_and_freezes_membership(stage: Stage) -> None:
@@ -101,10 +103,10 @@ def test_request__missing_value__is_refused_by_name(stage: Stage, field: str, na
             (
                 {f"{name}_seconds": seconds},
                 "WindowOutOfRange",
-                {"actualSeconds": seconds, "minimum": 2, "maximum": 3600},
+                {"actualSeconds": seconds, "minimum": MINIMUM_WINDOW_SECONDS, "maximum": 3600},
             )
             for name in ("input", "commit", "reveal", "prove")
-            for seconds in (0, 1, 3601, 2**32 - 1)
+            for seconds in (0, MINIMUM_WINDOW_SECONDS - 1, 3601, 2**32 - 1)
         ],
     ],
 )
@@ -123,11 +125,28 @@ def test_request__policy_out_of_bounds__is_refused(
         {"quorum_bps": 5001},
         {"quorum_bps": 10_000},
         {"proof_permille": 0},
-        *[{f"{name}_seconds": seconds} for name in ("input", "commit", "reveal", "prove") for seconds in (2, 3600)],
+        *[
+            {f"{name}_seconds": seconds}
+            for name in ("input", "commit", "reveal", "prove")
+            for seconds in (MINIMUM_WINDOW_SECONDS, 3600)
+        ],
     ],
 )
 def test_request__policy_at_a_bound__is_accepted(stage: Stage, change: dict[str, int]) -> None:
     assert stage.request(with_policy(**change)).phase is Phase.REQUESTED
+
+
+@pytest.mark.parametrize(("segments", "maximum"), [(10, 19), (16, 12)])
+def test_request__more_members_than_a_draw_can_pass_over__is_refused(stage: Stage, segments: int, maximum: int) -> None:
+    model = stage.register_segments(segments, "members")
+    with refused("CommitteeSizeOutOfRange", actual=maximum + 1, maximum=maximum):
+        stage.request(with_policy(committee_size=maximum + 1), model_id=model)
+    assert stage.request(with_policy(committee_size=maximum), model_id=model).phase is Phase.REQUESTED
+
+
+def test_request__largest_committees_of_nine_segments__are_accepted(stage: Stage) -> None:
+    model = stage.register_segments(9, "nine")
+    assert stage.request(with_policy(committee_size=21), model_id=model).phase is Phase.REQUESTED
 
 
 def test_reads__unknown_job__are_empty_or_refused(stage: Stage) -> None:
@@ -168,16 +187,39 @@ def test_constructor__unbonding_shorter_than_the_longest_job__is_refused(stage: 
     deploy(stage, unbonding=LONGEST_JOB_SECONDS)
 
 
-LONGEST_JOB_SECONDS = 67 * 3600
-"""Two windows for the input; four for each of fifteen segments, whose commit phase may lapse and wait a window for its
-draw; two for the last; one for drawing the proofs, and two for proving."""
+LONGEST_JOB_SECONDS = 83 * 3600
+"""Two windows for the input; five for each of fifteen segments, whose commit phase may lapse and wait a window for its
+draw, and whose reveals may lapse and wait a window to be settled; three for the last; one for drawing the proofs, and
+two for proving."""
 
 
-@pytest.mark.parametrize("index", [3, 4, 5])
+@pytest.mark.parametrize("index", [4, 5, 6])
 def test_constructor__share_above_the_whole__is_refused(stage: Stage, index: int) -> None:
     changed = list(PARAMETERS)
     changed[index] = 10_001
     with refused("ShareOutOfRange", actualBps=10_001):
+        stage.chain.deploy(stage.owner, "Jobs", *references(stage), tuple(changed))
+
+
+@pytest.mark.parametrize("minimum", [1, 3600])
+def test_constructor__least_window__holds_for_every_job(stage: Stage, minimum: int) -> None:
+    changed = list(PARAMETERS)
+    changed[3] = minimum
+    address = stage.chain.deploy(stage.owner, "Jobs", *references(stage), tuple(changed))
+    jobs = Jobs(stage.chain.connection, address)
+    assert jobs.minimum_window_seconds() == minimum
+    policy = with_policy(input_seconds=3600, commit_seconds=3600, reveal_seconds=3600, prove_seconds=minimum - 1)
+    what = JobRequest(stage.model, Link(keccak(b"in")), keccak(b"key"), keccak(b"salt"), policy)
+    with refused("WindowOutOfRange", actualSeconds=minimum - 1, minimum=minimum, maximum=3600):
+        jobs.request(stage.requester, what, FEE)
+    jobs.request(stage.requester, replace(what, policy=replace(policy, prove_seconds=minimum)), FEE)
+
+
+def test_constructor__no_least_window__is_refused(stage: Stage) -> None:
+    # A window of nothing is over before it starts, and a time to reveal of nothing divides by zero.
+    changed = list(PARAMETERS)
+    changed[3] = 0
+    with refused("WindowOutOfRange", actualSeconds=0, minimum=1, maximum=3600):
         stage.chain.deploy(stage.owner, "Jobs", *references(stage), tuple(changed))
 
 
@@ -195,19 +237,23 @@ def test_constructor__parameters__are_what_was_given(stage: Stage) -> None:
     jobs, staking = stage.contracts.jobs, stage.contracts.staking
     assert jobs._read("staking") == staking.address
     assert (jobs._read("registry"), jobs._read("verifier")) == references(stage)
-    names = ("minimumFeeWei", "missPenaltyBps", "contradictionPenaltyBps", "proverShareBps")
+    names = ("minimumFeeWei", "minimumWindowSeconds", "missPenaltyBps", "contradictionPenaltyBps", "proverShareBps")
     assert tuple(jobs._read(name) for name in names) == PARAMETERS[2:]
     assert (staking.minimum_stake(), staking._read("unbondingSeconds")) == PARAMETERS[:2]
 
 
 def test_receive__ether_from_anybody__is_refused(stage: Stage) -> None:
     jobs = stage.contracts.jobs
-    with refused("NotRequester", jobId=ZERO_HASH, caller=stage.owner.address):
-        stage.owner.send_raw("receive", {"from": stage.owner.address, "to": jobs.address, "value": hex(1)})
+    held = stage.chain.connection.balance(jobs.address)
+    for sender in (stage.owner.address, stage.contracts.staking.address):
+        with pytest.raises(TransactionRefused):
+            stage.owner.send_raw("receive", {"from": sender, "to": jobs.address, "value": hex(1)})
+    assert stage.chain.connection.balance(jobs.address) == held
 
 
 def test_tags__contract__are_those_of_python(stage: Stage) -> None:
-    for name in ("JOB", "COMMIT", "SEED", "SAMPLE", "PROVER", "EVIDENCE"):
+    # That of the evidence is inside a library: the roots themselves are compared in test_jobs_payment.py.
+    for name in ("JOB", "COMMIT", "SEED", "SAMPLE", "PROVER"):
         assert bytes(stage.contracts.jobs._read(f"{name}_TAG")) == getattr(hashing, f"{name}_TAG")
     assert bytes(stage.contracts.registry._read("MODEL_TAG")) == hashing.MODEL_TAG
 

@@ -58,19 +58,20 @@ class JobModel:
     segment: int = 0
     rounds: list[RoundModel] = field(default_factory=list)
     credits: dict[str, int] = field(default_factory=dict)
-    slashed: int = 0
+    burnt: int = 0
     closed: bool = False
 
     def phase_at(self, now: int) -> Phase:
         if not self.deadline or now < self.deadline:
             return self.phase
+        lapsed: list[Phase] = []
         if self.phase is Phase.REVEALING:
-            return Phase.SETTLING
+            lapsed = [Phase.SETTLING]
         if self.phase is Phase.COMMITTING:
-            is_last, within = self.segment == SEGMENTS - 1, now < self.deadline + POLICY.reveal_seconds
-            if is_last:
-                return Phase.REVEALING if within else Phase.SETTLING
-            return Phase.DRAWING if within else Phase.EXPIRED
+            lapsed = [Phase.REVEALING, Phase.SETTLING] if self.segment == SEGMENTS - 1 else [Phase.DRAWING]
+        for index, phase in enumerate(lapsed, 1):
+            if now < self.deadline + index * POLICY.reveal_seconds:
+                return phase
         return Phase.EXPIRED
 
     def enter(self, phase: Phase, now: int, window: int = 0) -> None:
@@ -79,11 +80,10 @@ class JobModel:
     def credit(self, account: str, amount: int) -> None:
         self.credits[account] = self.credits.get(account, 0) + amount
 
-    def penalise(self, operator: str, weight: int, bps: int, beneficiary: str) -> None:
+    def penalise(self, operator: str, weight: int, bps: int) -> None:
         taken = min(weight * bps // 10_000, self.stakes[operator])
         self.stakes[operator] -= taken
-        self.slashed += taken
-        self.credit(beneficiary, taken)
+        self.burnt += taken
 
     def fail(self) -> None:
         self.enter(Phase.FAILED, 0)
@@ -93,8 +93,9 @@ class JobModel:
     def settle(self, now: int) -> None:
         current = self.rounds[self.segment]
         for operator, weight in current.weights.items():
-            if operator not in current.revealed:
-                self.penalise(operator, weight, MISS_BPS, self.requester)
+            done = current.revealed if operator in current.committed else current.committed
+            if operator not in done and done:
+                self.penalise(operator, weight, MISS_BPS)
         link, weight = tally.leading(current.members())
         if not tally.is_quorum(weight, sum(current.weights.values()), POLICY.quorum_bps):
             return self.fail()
@@ -137,6 +138,7 @@ class JobMachine(RuleBasedStateMachine):
         self.isolation.__enter__()
         self.stage = Stage(**vars(self.shared))
         self.held = self.stage.chain.connection.balance(self.stage.contracts.jobs.address)
+        self.burnt = self.stage.chain.connection.balance(ZERO_ADDRESS)
 
     def teardown(self) -> None:
         self.isolation.__exit__(None, None, None)
@@ -269,11 +271,10 @@ class JobMachine(RuleBasedStateMachine):
             return
         current.proved_by = worker.address
         if worker.address != current.prover:
-            self.model.penalise(current.prover, current.weights[current.prover], MISS_BPS, worker.address)
+            self.model.penalise(current.prover, current.weights[current.prover], MISS_BPS)
         for operator, link in current.revealed.items():
             if link != current.settled:
-                weight = current.weights[operator]
-                self.model.penalise(operator, weight, CONTRADICTION_BPS, self.model.requester)
+                self.model.penalise(operator, current.weights[operator], CONTRADICTION_BPS)
         if all(other.proved_by != ZERO_ADDRESS for other in self.model.rounds):
             self.model.enter(Phase.FINALISABLE, self.now)
 
@@ -292,11 +293,6 @@ class JobMachine(RuleBasedStateMachine):
     @rule()
     def expire(self) -> None:
         if self.attempt(self.expected is Phase.EXPIRED, self.play.expire):
-            if self.model.phase is Phase.PROVING:
-                for current in self.model.rounds:
-                    if current.proved_by == ZERO_ADDRESS:
-                        weight = current.weights[current.prover]
-                        self.model.penalise(current.prover, weight, MISS_BPS, self.model.requester)
             self.model.fail()
 
     @rule(steps=st.integers(1, 4))
@@ -358,8 +354,9 @@ class JobMachine(RuleBasedStateMachine):
         assert credits == {account: amount for account, amount in self.model.credits.items() if amount}
         escrow = 0 if self.model.closed else FEE
         assert connection.balance(jobs.address) == self.held + escrow + sum(credits.values())
-        assert sum(credits.values()) == (FEE if self.model.closed else 0) + self.model.slashed
-        assert connection.balance(staking.address) == sum(self.model.stakes.values())
+        assert sum(credits.values()) == (FEE if self.model.closed else 0)
+        assert connection.balance(staking.address) == sum(self.model.stakes.values()) == sum(STAKES) - self.model.burnt
+        assert connection.balance(ZERO_ADDRESS) == self.burnt + self.model.burnt
         for operator, stake in self.model.stakes.items():
             assert staking.active_of(operator) == stake
 

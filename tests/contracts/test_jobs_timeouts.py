@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from offchain.protocol.types import Phase, Reason
+from offchain.protocol.types import ZERO_ADDRESS, Phase, Reason
 from tests.contracts.stage import FEE, POLICY, STAKES, Play, Stage, refused, with_policy
 from tests.contracts.test_jobs_request import LONGEST_JOB_SECONDS
 from tests.contracts.test_jobs_rounds import MISS_BPS, penalties_of
+from tests.local_chain import ETHER, InstantSender
 
 pytestmark = pytest.mark.integration
 
@@ -18,6 +19,27 @@ HOUR = 3600
 
 def miss(stake_wei: int) -> int:
     return stake_wei * MISS_BPS // 10_000
+
+
+def stake_of(stage: Stage, worker: InstantSender) -> int:
+    """What a worker of the stage was drawn with."""
+    return STAKES[stage.workers.index(worker)]
+
+
+def stakes_of(stage: Stage) -> int:
+    """What all workers together still have bonded."""
+    return sum(stage.contracts.staking.active_of(worker.address) for worker in stage.workers)
+
+
+def wealth_of(stage: Stage, worker: InstantSender) -> int:
+    """What a worker has in the contracts."""
+    return stage.contracts.jobs.credit_of(worker.address) + stage.contracts.staking.active_of(worker.address)
+
+
+def assert_only_the_fee_came_back(stage: Stage) -> None:
+    """Nobody lost stake, and nobody is credited anything but the requester its fee."""
+    assert stage.credits() == dict.fromkeys(stage.credits(), 0) | {stage.requester.address: FEE}
+    assert stakes_of(stage) == sum(STAKES)
 
 
 def phase_at(play: Play, timestamp: int) -> Phase:
@@ -123,7 +145,7 @@ def test_draw__lapsed_commit_phase__first_fixes_a_seed_block_then_draws(stage: S
     stake = STAKES[stage.workers.index(silent)]
     assert (play.phase, play.record.segment) == (Phase.COMMITTING, 1)
     assert penalties_of(play) == [(silent.address, Reason.MISSED_COMMIT, miss(stake))]
-    assert stage.credits()[stage.requester.address] == miss(stake)
+    assert set(stage.credits().values()) == {0}, "it is burnt"
     assert stage.contracts.staking.active_of(silent.address) == stake - miss(stake)
 
 
@@ -146,11 +168,15 @@ def test_reveal__lapsed_last_commit_phase__has_one_reveal_window_and_no_more(sta
     assert phase_at(play, deadline) is Phase.REVEALING
     assert phase_at(play, deadline + POLICY.reveal_seconds - 1) is Phase.REVEALING
     assert phase_at(play, deadline + POLICY.reveal_seconds) is Phase.SETTLING
+    assert phase_at(play, deadline + 2 * POLICY.reveal_seconds - 1) is Phase.SETTLING
+    assert phase_at(play, deadline + 2 * POLICY.reveal_seconds) is Phase.EXPIRED
     stage.chain.move_to(deadline + POLICY.reveal_seconds - 10)
     play.reveal(others[0])
     # A late first reveal stores the phase, and buys nobody any time.
     assert play.record.phase is Phase.REVEALING
     assert play.record.deadline == deadline + POLICY.reveal_seconds
+    assert phase_at(play, deadline + 2 * POLICY.reveal_seconds - 1) is Phase.SETTLING
+    assert phase_at(play, deadline + 2 * POLICY.reveal_seconds) is Phase.EXPIRED
     others[1].at = deadline + POLICY.reveal_seconds - 1
     play.reveal(others[1])
     assert play.phase is Phase.SAMPLING
@@ -159,17 +185,28 @@ def test_reveal__lapsed_last_commit_phase__has_one_reveal_window_and_no_more(sta
     ]
 
 
-def test_settle__last_segment_where_nobody_committed__fails_and_everybody_pays(stage: Stage) -> None:
+def test_settle__last_segment_where_nobody_committed__fails_and_nobody_pays(stage: Stage) -> None:
     play = stage.request().to_committing().play_round().play_round()
     stage.chain.move_to(play.record.deadline + POLICY.reveal_seconds)
     assert play.phase is Phase.SETTLING
     assert play.record.phase is Phase.COMMITTING
     play.settle()
     assert play.phase is Phase.FAILED
-    assert sorted(penalties_of(play)) == sorted(
-        (worker.address, Reason.MISSED_COMMIT, miss(stake)) for worker, stake in zip(stage.workers, STAKES, strict=True)
-    )
-    assert stage.credits()[stage.requester.address] == FEE + sum(miss(stake) for stake in STAKES)
+    assert penalties_of(play) == []
+    assert_only_the_fee_came_back(stage)
+
+
+def test_settle__last_segment_where_one_committed__the_others_pay_for_it(stage: Stage) -> None:
+    play = stage.request().to_committing().play_round().play_round()
+    committed, *silent = play.members()
+    play.commit(committed)
+    stage.chain.move_to(play.record.deadline + POLICY.reveal_seconds)
+    play.settle()
+    # It could be done, since one committed; whether it could be revealed, nobody showed.
+    assert penalties_of(play) == [
+        (worker.address, Reason.MISSED_COMMIT, miss(stake_of(stage, worker))) for worker in silent
+    ]
+    assert play.phase is Phase.FAILED
 
 
 def test_settle__silent_at_the_reveal__pays_and_the_rest_settles(stage: Stage) -> None:
@@ -183,49 +220,137 @@ def test_settle__silent_at_the_reveal__pays_and_the_rest_settles(stage: Stage) -
     with refused("WrongPhase", jobId=play.job, actual=Phase.SETTLING):
         play.reveal(silent)
     play.settle()
-    stake = STAKES[stage.workers.index(silent)]
+    stake = stake_of(stage, silent)
     assert play.record.segment == 1
     assert play.round(0).settled_weight == sum(STAKES) - stake
     assert penalties_of(play) == [(silent.address, Reason.MISSED_REVEAL, miss(stake))]
 
 
-def test_settle__nobody_revealed__fails_and_everybody_pays(stage: Stage) -> None:
+def test_settle__nobody_revealed__fails_and_nobody_pays(stage: Stage) -> None:
     play = stage.request().to_committing().to_revealing()
     play.lapse()
     play.settle()
     assert play.phase is Phase.FAILED
-    assert {reason for _, reason, _ in penalties_of(play)} == {Reason.MISSED_REVEAL}
-    assert stage.credits()[stage.requester.address] == FEE + sum(miss(stake) for stake in STAKES)
-    assert all(
-        stage.contracts.staking.active_of(worker.address) == stake - miss(stake)
-        for worker, stake in zip(stage.workers, STAKES, strict=True)
-    )
+    assert penalties_of(play) == []
+    assert_only_the_fee_came_back(stage)
+
+
+def test_settle__garbage_input__costs_nobody_anything(stage: Stage) -> None:
+    # The requester names what nobody can open. Nobody commits, and it gains nothing by it.
+    play = stage.request().to_committing()
+    play.lapse()
+    assert play.phase is Phase.DRAWING
+    stage.chain.advance(POLICY.reveal_seconds)
+    play.expire()
+    assert penalties_of(play) == []
+    assert_only_the_fee_came_back(stage)
+
+
+def test_settle__worker_that_colludes_with_the_requester__gains_nothing_and_neither_does_the_requester(
+    stage: Stage,
+) -> None:
+    # The requester tells one worker alone what the input is. The others do lose a little: to nobody.
+    play = stage.request().to_committing()
+    colluder, *honest = play.members()
+    wealth = wealth_of(stage, colluder)
+    play.commit(colluder)
+    play.lapse()
+    play.draw()
+    play.draw()
+    play.reveal(colluder)
+    assert play.phase is Phase.FAILED
+    lost = sum(miss(stake_of(stage, worker)) for worker in honest)
+    assert {reason for _, reason, _ in penalties_of(play)} == {Reason.MISSED_COMMIT}
+    assert stage.credits() == dict.fromkeys(stage.credits(), 0) | {stage.requester.address: FEE}
+    assert wealth_of(stage, colluder) == wealth
+    assert sum(STAKES) - stakes_of(stage) == lost > 0
+
+
+def test_settle__penalty__leaves_the_stakes_and_arrives_at_nobodys_address(stage: Stage) -> None:
+    connection, staking, jobs = stage.chain.connection, stage.contracts.staking, stage.contracts.jobs
+    play = stage.request().to_committing()
+    silent, *others = play.members()
+    for worker in others:
+        play.commit(worker)
+    play.lapse()
+    play.draw()
+    play.draw()
+    play.reveal(others[0])
+    before = {address: connection.balance(address) for address in (staking.address, jobs.address, ZERO_ADDRESS)}
+    play.reveal(others[1])
+    burnt = miss(stake_of(stage, silent))
+    assert penalties_of(play) == [(silent.address, Reason.MISSED_COMMIT, burnt)]
+    assert {address: connection.balance(address) - held for address, held in before.items()} == {
+        staking.address: -burnt,
+        jobs.address: 0,
+        ZERO_ADDRESS: burnt,
+    }
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_settle__within_one_more_time_to_reveal__and_not_a_second_later(stage: Stage, last: bool) -> None:
+    play = stage.request().to_committing()
+    if last:
+        play.play_round().play_round()
+    play.to_revealing()
+    silent, *others = play.members()
+    for worker in others:
+        play.reveal(worker)
+    end = play.record.deadline + POLICY.reveal_seconds
+    assert phase_at(play, end - 1) is Phase.SETTLING
+    assert phase_at(play, end) is Phase.EXPIRED
+    with stage.chain.isolated():
+        stage.owner.at = end - 1
+        play.settle()
+        assert play.phase is (Phase.SAMPLING if last else Phase.COMMITTING)
+        assert len(penalties_of(play)) == 1
+    stage.owner.at = end
+    with refused("WrongPhase", jobId=play.job, actual=Phase.EXPIRED):
+        play.settle()
+    stage.owner.at = end
+    play.expire()
+    assert (play.phase, penalties_of(play)) == (Phase.FAILED, [])
+    assert_only_the_fee_came_back(stage)
+
+
+def test_settle__lapsed_last_commit_phase__lapses_after_two_times_to_reveal(stage: Stage) -> None:
+    play = stage.request().to_committing().play_round().play_round()
+    play.commit(play.members()[0])
+    end = play.record.deadline + 2 * POLICY.reveal_seconds
+    with stage.chain.isolated():
+        stage.owner.at = end - 1
+        play.settle()
+        assert play.phase is Phase.FAILED
+        assert len(penalties_of(play)) == 2
+    stage.owner.at = end
+    with refused("WrongPhase", jobId=play.job, actual=Phase.EXPIRED):
+        play.settle()
+    stage.owner.at = end
+    play.expire()
+    assert penalties_of(play) == []
 
 
 def test_settle__stake_that_is_unbonding__still_pays(stage: Stage) -> None:
     play = stage.request().to_committing().to_revealing()
     worker, staking = stage.workers[0], stage.contracts.staking
     staking.start_unbonding(worker, STAKES[0])
+    play.reveal(stage.workers[1])
     play.lapse()
     play.settle()
     assert staking.active_of(worker.address) == 0
     assert staking.unbonding_of(worker.address)[0] == STAKES[0] - miss(STAKES[0])
 
 
-def test_expire__provers_that_were_late__pay_the_requester(stage: Stage) -> None:
+def test_expire__proofs_that_nobody_made__cost_the_provers_nothing(stage: Stage) -> None:
+    # Perhaps it cannot be proved: a wrong majority may have settled what no proof shows.
     play = stage.request().to_proving()
     play.prove(1)
-    late = [play.round(segment).prover for segment in (0, 2)]
     play.lapse()
     with refused("WrongPhase", jobId=play.job, actual=Phase.EXPIRED):
         play.prove(0)
     play.expire()
-    stakes = {worker.address: stake for worker, stake in zip(stage.workers, STAKES, strict=True)}
-    assert penalties_of(play) == [(prover, Reason.MISSED_PROOF, miss(stakes[prover])) for prover in late]
-    refund = FEE + sum(miss(stakes[prover]) for prover in late)
-    assert {address: credit for address, credit in stage.credits().items() if credit} == {
-        stage.requester.address: refund
-    }
+    assert penalties_of(play) == []
+    assert_only_the_fee_came_back(stage)
 
 
 def test_job__every_window_used_to_the_end__is_over_before_unbonding_could_be(stage: Stage) -> None:
@@ -233,8 +358,12 @@ def test_job__every_window_used_to_the_end__is_over_before_unbonding_could_be(st
     model = stage.register_segments(16, "long")
     for worker in stage.workers:
         stage.contracts.staking.serve(worker, model)
-    policy = with_policy(input_seconds=HOUR, commit_seconds=HOUR, reveal_seconds=HOUR, prove_seconds=HOUR)
-    play = stage.request(policy, model_id=model)
+    # Holds a quorum alone, so that a round may lapse both ways and still settle.
+    quick = stage.chain.instant("quick")
+    stage.join(quick, 30 * ETHER, model)
+    stage.workers += (quick,)
+    hours = {f"{window}_seconds": HOUR for window in ("input", "commit", "reveal", "prove")}
+    play = stage.request(with_policy(committee_size=4, **hours), model_id=model)
     start = stage.chain.connection.timestamp()
     play.lapse(spare_seconds=10)
     stage.chain.mine()
@@ -242,21 +371,18 @@ def test_job__every_window_used_to_the_end__is_over_before_unbonding_could_be(st
     play.lapse(spare_seconds=10)
     play.provide_input()
     for segment in range(16):
-        *most, last = play.members()
-        for worker in most:
-            play.commit(worker)
+        play.commit(quick)
+        play.commit(stage.workers[0])
         play.lapse()
         if segment < 15:
             stage.chain.advance(HOUR - 10)
             play.draw()
             play.lapse(spare_seconds=10)
             play.draw()
-        else:
-            stage.chain.advance(HOUR - 20)
-        for worker in most[:-1]:
-            play.reveal(worker)
-        play.lapse(spare_seconds=5)
-        play.reveal(most[-1])
+        play.reveal(quick)
+        play.lapse()
+        stage.chain.advance(HOUR - 10)
+        play.settle()
     assert play.phase is Phase.SAMPLING
     play.lapse(spare_seconds=10)
     play.draw()
@@ -265,4 +391,3 @@ def test_job__every_window_used_to_the_end__is_over_before_unbonding_could_be(st
     lasted = stage.chain.connection.timestamp() - start
     assert LONGEST_JOB_SECONDS - 0.02 * LONGEST_JOB_SECONDS < lasted <= LONGEST_JOB_SECONDS
     assert lasted < stage.contracts.staking._read("unbondingSeconds")
-    assert penalties_of(play)[-1][1] is Reason.MISSED_PROOF

@@ -143,8 +143,23 @@ def test_register_model__largest_tensor_and_proof__are_accepted(stage: Stage) ->
 def test_model_id_of__contract__agrees_with_python(stage: Stage) -> None:
     specs = as_abi(chain_of(keccak(b"code"), 3))
     contract = stage.contracts.registry.contract
-    on_chain = contract.functions.modelIdOf(keccak(b"manifest"), specs).call()
-    assert bytes(on_chain) == hashing.model_id(keccak(b"manifest"), specs)
+    on_chain = contract.functions.modelIdOf(keccak(b"manifest"), keccak(b"cid"), specs).call()
+    assert bytes(on_chain) == hashing.model_id(keccak(b"manifest"), keccak(b"cid"), specs)
+
+
+def test_register_model__somebody_faster_with_another_cid__registers_another_model(stage: Stage) -> None:
+    # Whoever sees a registration on its way could otherwise take its id, with a CID under which there is no manifest.
+    verifier, code_hash = stage.mock()
+    specs, registry = as_abi(chain_of(code_hash)), stage.contracts.registry
+    manifest_hash, cid, nowhere = keccak(b"seen"), keccak(b"cid"), keccak(b"nowhere")
+    registry.register_model(stage.workers[0], manifest_hash, nowhere, specs, [verifier, verifier])
+    registry.register_model(stage.owner, manifest_hash, cid, specs, [verifier, verifier])
+    own, other = (ModelId(hashing.model_id(manifest_hash, it, specs)) for it in (cid, nowhere))
+    assert registry.manifest_of(own) == (manifest_hash, cid)
+    assert registry.manifest_of(other) == (manifest_hash, nowhere)
+    # With the same CID it is the same model, and whoever was faster has done the owner's work.
+    with refused("ModelAlreadyRegistered", modelId=own):
+        registry.register_model(stage.workers[0], manifest_hash, cid, specs, [verifier, verifier])
 
 
 def test_grant_access__known_model__is_announced(stage: Stage) -> None:

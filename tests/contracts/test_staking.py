@@ -10,7 +10,7 @@ from tests.local_chain import ETHER, InstantSender
 
 pytestmark = pytest.mark.integration
 
-UNBONDING_SECONDS = 259_200
+UNBONDING_SECONDS = 345_600
 MINIMUM = ETHER
 
 

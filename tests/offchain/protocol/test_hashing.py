@@ -68,7 +68,8 @@ def computed(name: str) -> bytes:
     vector = VECTORS[name]
     match name:
         case "model_id":
-            return hashing.model_id(raw(vector["manifest_hash"]), [spec(fields) for fields in vector["specs"]])
+            specs = [spec(fields) for fields in vector["specs"]]
+            return hashing.model_id(raw(vector["manifest_hash"]), raw(vector["manifest_cid"]), specs)
         case "job_id":
             return hashing.job_id(CHAIN_ID, JOBS, Address(vector["requester"]), raw(vector["salt"]))
         case "commitment":
@@ -129,7 +130,7 @@ def test_hashing__vectors__are_what_the_contracts_compute(chain: LocalChain, con
     assert bytes(committed.call()) == raw(vector["output"])
     vector = VECTORS["model_id"]
     model = contracts.registry.contract.functions.modelIdOf(
-        raw(vector["manifest_hash"]), [spec(fields) for fields in vector["specs"]]
+        raw(vector["manifest_hash"]), raw(vector["manifest_cid"]), [spec(fields) for fields in vector["specs"]]
     )
     assert bytes(model.call()) == raw(vector["output"])
 

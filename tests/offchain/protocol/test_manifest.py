@@ -27,6 +27,7 @@ from offchain.protocol.manifest import (
 pytestmark = pytest.mark.unit
 
 DIGEST = "ab" * 32
+CID_DIGEST = keccak(b"where it is pinned")
 CID = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o"
 SEGMENT = SegmentRecord(
     operators="Gemm, Relu",
@@ -73,7 +74,8 @@ def test_parse_manifest__what_was_written__comes_back_equal() -> None:
     assert parse_manifest(content) == MANIFEST
     assert parse_manifest(content).to_bytes() == content
     assert content == canonical(json.loads(content))
-    assert model_id_of(content, MANIFEST) == MANIFEST.model_id()
+    specs = [segment.spec() for segment in MANIFEST.segments]
+    assert model_id_of(content, CID_DIGEST, MANIFEST) == hashing.model_id(keccak(content), CID_DIGEST, specs)
 
 
 @given(
@@ -105,10 +107,9 @@ def test_parse_manifest__any_changed_byte__is_refused_or_another_model(data: st.
     mutated = content[:at] + bytes([byte]) + content[at + 1 :]
     try:
         parsed = parse_manifest(mutated)
-        identity = model_id_of(mutated, parsed)
-    except (InvalidInputError, ValueError):
-        return  # ValueError: a digest that is not hex any more, found when the id is computed
-    assert identity != MANIFEST.model_id()
+    except InvalidInputError:
+        return
+    assert model_id_of(mutated, CID_DIGEST, parsed) != model_id_of(content, CID_DIGEST, MANIFEST)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +179,28 @@ def test_parse_manifest__wrong_fields__are_refused(change: Callable[[dict[str, A
     ("change", "field"),
     [
         (lambda record: record.update(segments=[]), "segments"),
+        *[
+            (lambda record, value=value: record.update(model_key=value), "model_key")
+            for value in ("ab" * 31, "AB" * 32, "0x" + "ab" * 31, "zz" * 32, "ab" * 32 + "\n", 7, None, ["ab" * 32])
+        ],
+        (lambda record: record["srs"].update(digest="ab"), "srs.digest"),
+        *[
+            (
+                lambda record, name=name: record["segments"][1].update({name: "not hex"}),
+                f"segments[1].{name}",
+            )
+            for name in ("verification_key_digest", "verifier_code_hash", "onnx_digest")
+        ],
+        *[
+            (
+                lambda record, name=name, value=value: record["segments"][1].update({name: value}),
+                f"segments[1].{name}",
+            )
+            for name in ("input_scale", "output_scale", "proof_bytes", "log_rows", "rows")
+            for value in ("7", 7.5, True, -1, None)
+        ],
+        (lambda record: record["segments"][0].update(input_shape=[1, 0]), "segments[0]"),
+        (lambda record: record["segments"][2].update(output_shape=[-1, 2]), "segments[2]"),
         (lambda record: record["srs"].update(origin="trust me"), "srs.origin"),
         (lambda record: record["segments"][0].update(input_kind="none"), "segments[0]"),
         (lambda record: record["segments"][2].update(output_kind="none"), "segments[2]"),
@@ -202,7 +225,7 @@ def test_check_manifest__known_origins__are_accepted(origin: str) -> None:
 
 
 def test_model_id__any_field_of_a_segment__changes_it() -> None:
-    base = hashing.model_id(keccak(b"manifest"), [SEGMENT.spec()])
+    base = hashing.model_id(keccak(b"manifest"), CID_DIGEST, [SEGMENT.spec()])
     for change in (
         {"input_kind": LinkKind.PUBLIC},
         {"output_kind": LinkKind.PUBLIC},
@@ -214,5 +237,7 @@ def test_model_id__any_field_of_a_segment__changes_it() -> None:
         {"verification_key_digest": "cd" * 32},
         {"verifier_code_hash": "cd" * 32},
     ):
-        assert hashing.model_id(keccak(b"manifest"), [replace(SEGMENT, **change).spec()]) != base  # type: ignore[arg-type]
-    assert hashing.model_id(keccak(b"other"), [SEGMENT.spec()]) != base
+        specs = [replace(SEGMENT, **change).spec()]  # type: ignore[arg-type]
+        assert hashing.model_id(keccak(b"manifest"), CID_DIGEST, specs) != base
+    assert hashing.model_id(keccak(b"other"), CID_DIGEST, [SEGMENT.spec()]) != base
+    assert hashing.model_id(keccak(b"manifest"), keccak(b"elsewhere"), [SEGMENT.spec()]) != base

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offchain.protocol import sortition
-from offchain.protocol.tally import is_quorum, leading
+from offchain.protocol.tally import is_quorum, leading, participation
 from offchain.protocol.types import ZERO_HASH, Address, Link, Member
 
 pytestmark = pytest.mark.unit
@@ -59,6 +59,21 @@ def test_is_quorum__above_one_half__holds_for_one_output_at_most(members: tuple[
 )
 def test_is_quorum__boundaries__are_exact(weight: int, total: int, quorum_bps: int, expected: bool) -> None:
     assert is_quorum(weight, total, quorum_bps) is expected
+
+
+@given(st.lists(st.sampled_from(["silent", "committed", "revealed"]), max_size=5))
+def test_participation__any_members__says_whether_anybody_did_it(votes: list[str]) -> None:
+    members = [
+        Member(
+            Address(f"0x{index:040x}"),
+            1,
+            ZERO_HASH if vote == "silent" else keccak(b"commitment"),
+            LINKS[1] if vote == "revealed" else Link(ZERO_HASH),
+            ZERO_HASH,
+        )
+        for index, vote in enumerate(votes)
+    ]
+    assert participation(members) == (bool({"committed", "revealed"} & set(votes)), "revealed" in votes)
 
 
 WEIGHTS = st.lists(st.integers(0, 2**70), max_size=9).map(
