@@ -9,8 +9,9 @@ from eth_hash.auto import keccak
 from offchain.protocol.manifest import Manifest
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.ezkl_prover import EzklProver
-from offchain.proving.port import SegmentCircuit
+from offchain.proving.port import CircuitRefused, SegmentCircuit
 from offchain.proving.verifier import CompiledVerifier, compile_verifiers
+from offchain.toolchain import CompilationError
 
 
 def compile_segment_verifiers(
@@ -22,10 +23,20 @@ def compile_segment_verifiers(
 
     Args:
         cache: where compiled contracts are kept; the prover's own if None.
+
+    Raises:
+        CircuitRefused: the compiler does not take what the prover generated for these circuits.
     """
     names = [f"SegmentVerifier_{circuit.vk_digest.hex()[:16]}" for circuit in circuits]
     sources = {name: prover.solidity_verifier(circuit, name) for name, circuit in zip(names, circuits, strict=True)}
-    compiled = compile_verifiers(sources, cache or prover.cache)
+    try:
+        compiled = compile_verifiers(sources, cache or prover.cache)
+    except CompilationError as error:
+        # The model's fault, which may be anybody's: it must not end the process as a broken compiler would.
+        first = error.messages[0].strip().splitlines()[0]
+        raise CircuitRefused(
+            "verifier", f"it does not compile ({first})", "cut the model into smaller segments"
+        ) from error
     return tuple(compiled[name] for name in names)
 
 
