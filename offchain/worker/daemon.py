@@ -16,13 +16,14 @@ from offchain.chain.contracts import Contracts, read_job
 from offchain.chain.errors import ChainUnreachable, TransactionRefused
 from offchain.chain.events import Event, EventFollower
 from offchain.chain.sender import Sender
-from offchain.errors import InterlockError, InvalidInputError, RecoverableError, UnrecoverableError
+from offchain.errors import InterlockError, RecoverableError, UnrecoverableError
 from offchain.protocol import hashing
 from offchain.protocol.duties import Action, Duty, JobView, duties_of
 from offchain.protocol.types import Address, JobId, ModelId
 from offchain.proving.port import Proof
 from offchain.storage.cid import Cid, cid_to_digest
 from offchain.storage.local import CachedStore
+from offchain.storage.port import StoreUnreachable
 from offchain.storage.sealing import Identity
 from offchain.worker.executor import Executor, NotGranted
 from offchain.worker.memory import Memory, Work
@@ -89,7 +90,7 @@ class Worker:
         self._last_block = -1
 
     def run(self, stop: threading.Event) -> None:
-        """Work until told to stop. Passing faults are logged and waited out.
+        """Work until told to stop. Faults are logged and waited out, unforeseen ones too: whoever stops loses stake.
 
         Raises:
             UnrecoverableError: the configuration or the chain is wrong; a restart alone will not help.
@@ -101,9 +102,11 @@ class Worker:
                 pause = self._settings.poll_seconds
             except UnrecoverableError:
                 raise
-            except InterlockError as error:
+            except Exception as error:
                 pause = min(2 * pause, 10.0)
-                _log.warning("this cycle failed and is tried again in %.1f s: %s", pause, error)
+                _log.warning(
+                    "this cycle failed and is tried again in %.1f s: %s", pause, error, exc_info=_is_unforeseen(error)
+                )
             stop.wait(pause)
         self._prover.shutdown(wait=False, cancel_futures=True)
 
@@ -113,7 +116,7 @@ class Worker:
         if head == self._last_block and not (self._noticed or self._proofs or self._granted):
             return
         self._enrol()
-        self._store.flush()
+        self._flush()
         events, cursor = self._follower.poll()
         for event in events:
             self._handle(event)
@@ -126,13 +129,22 @@ class Worker:
             except TransactionRefused as refused:
                 level = logging.DEBUG if refused.error in LOST_RACES else logging.WARNING
                 _log.log(level, "job %s: %s", job.hex()[:8], refused)
-            except (RecoverableError, InvalidInputError) as error:
-                _log.warning("job %s: %s", job.hex()[:8], error)
+            except Exception as error:  # one job's trouble must not cost the stake on the others
+                _log.warning("job %s: %s", job.hex()[:8], error, exc_info=_is_unforeseen(error))
         # Only now: a failure before this line reads the same events again, and so does a restart with grants left.
         if not self._granted:
             self._memory.move_cursor(cursor)
         self._follower.advance(cursor)
         self._last_block = head
+
+    def _flush(self) -> None:
+        """Send what the node did not take before. What it refuses is no reason to leave the jobs alone."""
+        try:
+            self._store.flush()
+        except StoreUnreachable:
+            raise
+        except RecoverableError as error:
+            _log.warning("kept for the next cycle: %s", error)
 
     # --- taking part ------------------------------------------------------------------------------------------------
 
@@ -175,8 +187,10 @@ class Worker:
                 _log.warning("model %s is put off: %s", model_id.hex(), error)
                 self._granted[model_id] = time.monotonic() + PUT_OFF_SECONDS
                 continue
-            except (InvalidInputError, TransactionRefused) as error:
-                _log.warning("model %s is not served: %s", model_id.hex(), error)
+            except UnrecoverableError:
+                raise
+            except Exception as error:  # anyone may register and grant anything
+                _log.warning("model %s is not served: %s", model_id.hex(), error, exc_info=_is_unforeseen(error))
             del self._granted[model_id]
 
     def _serve(self, model_id: ModelId) -> None:
@@ -280,3 +294,7 @@ class Worker:
     def _claim(self) -> None:
         if self._contracts.jobs.credit_of(self._me) > self._settings.claim_above_wei:
             self._contracts.jobs.claim(self._sender)
+
+
+def _is_unforeseen(error: Exception) -> bool:
+    return not isinstance(error, InterlockError)
