@@ -21,7 +21,7 @@ from offchain.protocol import hashing
 from offchain.protocol.duties import Action, Duty, JobView, duties_of
 from offchain.protocol.types import Address, JobId, ModelId
 from offchain.proving.port import Proof
-from offchain.storage.cid import Cid, cid_to_digest
+from offchain.storage.cid import cid_to_digest
 from offchain.storage.local import CachedStore
 from offchain.storage.port import StoreUnreachable
 from offchain.storage.sealing import Identity
@@ -86,7 +86,7 @@ class Worker:
         self._granted: dict[ModelId, float] = {}
         self._noticed: dict[tuple[JobId, Action, int], float] = {}
         self._prover = ThreadPoolExecutor(1, thread_name_prefix="prove")
-        self._proofs: dict[tuple[JobId, int], Future[tuple[Proof, Cid]]] = {}
+        self._proofs: dict[tuple[JobId, int], Future[Proof]] = {}
         self._last_block = -1
 
     def run(self, stop: threading.Event) -> None:
@@ -210,6 +210,7 @@ class Worker:
         duties = duties_of(view, self._me)
         due = {(duty.action, duty.segment) for duty in duties}
         self._noticed = {key: since for key, since in self._noticed.items() if key[0] != job or key[1:] in due}
+        self._forget_proofs(job, {segment for action, segment in due if action is Action.PROVE})
         for duty in duties:
             if self._is_my_turn(job, duty):
                 self._fulfil(view, duty)
@@ -221,6 +222,11 @@ class Worker:
             return
         self._memory.close_job(job)
         self._claim()
+
+    def _forget_proofs(self, job: JobId, due: set[int]) -> None:
+        """Drop the proofs that the job does not need any more, made, under way or waiting."""
+        for key in [key for key in self._proofs if key[0] == job and key[1] not in due]:
+            self._proofs.pop(key).cancel()
 
     def _is_my_turn(self, job: JobId, duty: Duty) -> bool:
         if duty.rank == 0:
@@ -277,7 +283,7 @@ class Worker:
         _log.info("job %s: revealed segment %d", job.hex()[:8], segment)
 
     def _prove(self, view: JobView, segment: int) -> None:
-        """Start a proof beside the cycle, or send one that is done."""
+        """Start a proof beside the cycle, or pin and send one that is done. It is kept until the chain has it."""
         key = (view.job.id, segment)
         work = self._memory.work(*key)
         if work is None:
@@ -287,8 +293,12 @@ class Worker:
             return
         if not self._proofs[key].done():
             return
-        proof, cid = self._proofs.pop(key).result()
+        if self._proofs[key].exception() is not None:
+            self._proofs.pop(key).result()  # raises; the next cycle starts another proof
+        proof = self._proofs[key].result()
+        cid = self._store.put(proof.to_json())
         self._contracts.jobs.prove(self._sender, view.job.id, segment, proof.proof, proof.instances, cid_to_digest(cid))
+        del self._proofs[key]
         _log.info("job %s: proved segment %d", view.job.id.hex()[:8], segment)
 
     def _claim(self) -> None:

@@ -103,16 +103,15 @@ class Executor:
             recipients = [self._contracts.staking.encryption_key_of(member.operator) for member in members]
         return self._store.put(seal_to_usable(encode_elements(work.outputs), recipients))
 
-    def prove(self, job: JobId, model_id: ModelId, work: Work) -> tuple[Proof, Cid]:
-        """Prove a segment that was executed before, and pin the proof.
+    def prove(self, job: JobId, model_id: ModelId, work: Work) -> Proof:
+        """Prove a segment that was executed before.
 
         Raises:
             ProverFailed: it took too long or too much memory; try again.
         """
         circuit = self.circuits(model_id)[work.segment]
         witness = self._prover.witness(circuit, work.inputs, name=f"segment[{work.segment}]")
-        proof = self._prover.prove(circuit, witness, name=f"segment[{work.segment}] of job {job.hex()[:8]}")
-        return proof, self._store.put(proof.to_json())
+        return self._prover.prove(circuit, witness, name=f"segment[{work.segment}] of job {job.hex()[:8]}")
 
     def _fetch(self, cid: Cid, circuit: SegmentCircuit) -> tuple[int, ...] | None:
         """Fetch and open one copy; None if it cannot be had or is nonsense: another copy may do."""

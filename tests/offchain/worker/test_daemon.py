@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,12 @@ import pytest
 
 from offchain.chain.errors import ChainUnreachable, InsufficientFunds
 from offchain.errors import UnrecoverableError
-from offchain.protocol.types import Address, JobId, Link, ModelId
+from offchain.protocol.duties import JobView
+from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, Address, Job, JobId, Link, Member, ModelId, Phase, Round
 from offchain.proving.port import Proof
+from offchain.requester.policy import DEFAULT_POLICY
 from offchain.storage.cid import cid_of
-from offchain.storage.port import ContentCorrupt
+from offchain.storage.port import ContentCorrupt, StoreUnreachable
 from offchain.storage.sealing import Identity
 from offchain.worker import daemon
 from offchain.worker.daemon import Settings, Worker
@@ -154,3 +157,58 @@ def test_serve_granted__account_cannot_pay__ends(worker: Worker, monkeypatch: py
     monkeypatch.setattr(worker, "_serve", failing(InsufficientFunds("empty")))
     with pytest.raises(InsufficientFunds):
         worker._serve_granted()
+
+
+@pytest.mark.parametrize("where", ["before_put", "before_send"])
+def test_attend__proof_cannot_be_sent__sends_the_same_proof_later(
+    worker: Worker, outside: Outside, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    remember(worker, JOBS[0])
+    monkeypatch.setattr(daemon, "read_job", lambda contracts, job: proving(job))
+    setattr(outside, where, failing(StoreUnreachable("ipfs", "away")))
+    worker._attend(JOBS[0])
+    wait_for_proof(worker)
+    with pytest.raises(StoreUnreachable):
+        worker._attend(JOBS[0])
+    worker._attend(JOBS[0])
+    assert (outside.proved, outside.sent, worker._proofs) == (1, ["proof"], {})
+
+
+def test_attend__somebody_else_proved__forgets_the_proof(
+    worker: Worker, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is left over would keep every later cycle busy, and its memory, for as long as the worker runs."""
+    remember(worker, JOBS[0])
+    views = [proving(JOBS[0]), proved(JOBS[0])]
+    monkeypatch.setattr(daemon, "read_job", lambda contracts, job: views.pop(0))
+    worker._attend(JOBS[0])
+    assert worker._proofs
+    worker._attend(JOBS[0])
+    assert not worker._proofs
+    assert not outside.sent
+
+
+def remember(worker: Worker, job: JobId) -> None:
+    worker._memory.save(Work(job, 0, (1,), (2,), LINK, bytes(32)))
+
+
+def wait_for_proof(worker: Worker) -> None:
+    (future,) = worker._proofs.values()
+    future.exception()  # waits; the test's own timeout is the limit
+
+
+def proving(job: JobId) -> JobView:
+    """A job of one segment that this worker has to prove."""
+    stored = Job(
+        job, ME, Phase.PROVING, 0, 1, 1, 1, 0, 10_000, ModelId(b"\3" * 32), LINK, ZERO_HASH, ZERO_HASH, 1,
+        DEFAULT_POLICY, ZERO_HASH,
+    )  # fmt: skip
+    member = Member(ME, 1, b"\1" * 32, LINK, b"\2" * 32)
+    round_ = Round(1, LINK, 1, ME, ZERO_ADDRESS, ZERO_HASH, ZERO_HASH, (member,))
+    return JobView(stored, Phase.PROVING, (round_,), 1, 1)
+
+
+def proved(job: JobId) -> JobView:
+    """The same job, once somebody has proved it."""
+    view = proving(job)
+    return replace(view, rounds=(replace(view.rounds[0], proof_hash=b"\4" * 32, proved_by=ME),))
