@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from offchain.cli import context
@@ -129,9 +130,7 @@ def list_models(gateway: Gateway = None) -> None:
     with readable_errors():
         table = Table("model", "name", "segments", "workers")
         for entry in context.gateway(gateway).models():
-            count = entry["segments"]
-            shown = str(len(count) if isinstance(count, list) else count)
-            table.add_row(entry["model"], entry["name"], shown, str(entry["workers"]))
+            table.add_row(entry["model"], escape(entry["name"]), str(len(entry["segments"])), str(entry["workers"]))
         console.print(table)
 
 

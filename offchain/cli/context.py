@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from web3 import Web3
 
 from offchain.chain.connection import Connection
@@ -108,8 +109,9 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except InvalidInputError as error:
-        errors.print(f"[red]{error.field}[/]: {error.problem}\n[green]→[/] {error.mend}", highlight=False)
+        problem = f"[red]{escape(error.field)}[/]: {escape(error.problem)}"
+        errors.print(f"{problem}\n[green]→[/] {escape(error.mend)}", highlight=False)
         raise typer.Exit(2) from error
     except InterlockError as error:
-        errors.print(f"[red]error[/]: {error}", highlight=False)
+        errors.print(f"[red]error[/]: {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from error

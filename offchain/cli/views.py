@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -25,11 +26,11 @@ def describe_event(name: str, content: dict[str, Any]) -> str:
 def show_model(summary: dict[str, Any]) -> None:
     """Print a model's summary."""
     accuracy = summary["accuracy"]
-    table = Table("segment", "operators", "in", "out", "rows", title=f"{summary['name']}", title_justify="left")
+    table = Table("segment", "operators", "in", "out", "rows", title=escape(summary["name"]), title_justify="left")
     for index, segment in enumerate(summary["segments"]):
         shapes = ("×".join(str(size) for size in segment[side]) for side in ("input_shape", "output_shape"))
         used = f"{segment['rows']} of 2^{segment['log_rows']}"
-        table.add_row(str(index), segment["operators"], *shapes, used)
+        table.add_row(str(index), escape(segment["operators"]), *shapes, used)
     console.print(table)
     if accuracy["float_accuracy"] is not None:
         console.print(
@@ -45,7 +46,7 @@ def show_model(summary: dict[str, Any]) -> None:
             "[yellow]SRS: insecure-dev. Whoever made it could forge proofs; use a ceremony's file for money.[/]"
         )
     else:
-        console.print(f"SRS: {summary['srs']['origin']}")
+        console.print(f"SRS: {escape(summary['srs_origin'])}, as the model's owner says")
     console.print(f"model {summary['model']}", soft_wrap=True)
 
 
@@ -61,8 +62,8 @@ def show_job_table(answer: dict[str, Any]) -> None:
         table.add_row(str(segment["index"]), segment["label"], stake, link, (segment["proved_by"] or "")[:12])
     console.print(table)
     if answer["reason"]:
-        console.print(f"[red]reason[/]: {answer['reason']}")
+        console.print(f"[red]reason[/]: {escape(answer['reason'])}")
     if answer.get("trouble"):
-        console.print(f"[yellow]trouble[/]: {answer['trouble']}")
+        console.print(f"[yellow]trouble[/]: {escape(answer['trouble'])}")
     if answer["result"]:
         console.print(f"result: {answer['result']['values']}  (largest: index {answer['result']['top']})")

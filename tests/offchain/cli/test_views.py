@@ -1,0 +1,62 @@
+"""What commands print holds words of strangers: a model's name, a file's, a contract's error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import typer
+
+from offchain.cli import context
+from offchain.cli.context import readable_errors
+from offchain.cli.views import show_job_table, show_model
+from offchain.errors import InterlockError, InvalidInputError, UnrecoverableError
+
+pytestmark = pytest.mark.unit
+
+MARKUP = "[/] [/x.json] [bold]"
+
+
+def model(**changes: Any) -> dict[str, Any]:
+    """A model as ``GET /v1/models/{model}`` describes it; see ``ModelAnswer``."""
+    segment = {"operators": "Gemm", "input_shape": [1, 4], "output_shape": [1, 2], "rows": 20, "log_rows": 6}
+    accuracy = {
+        "samples": 9,
+        "float_accuracy": 1.0,
+        "fixed_accuracy": 0.9,
+        "agreement": 0.9,
+        "max_error": 0.01,
+        "source": "held-out",
+    }
+    answer = {"model": "0x12", "name": "digits", "segments": [segment], "accuracy": accuracy, "srs_origin": "ceremony"}
+    return answer | changes
+
+
+@pytest.mark.parametrize(
+    ("origin", "shown"),
+    [("ceremony", "SRS: ceremony"), ("local-ceremony", "SRS: local-ceremony"), ("insecure-dev", "could forge proofs")],
+)
+def test_show_model__any_srs_origin__is_named(capsys: pytest.CaptureFixture[str], origin: str, shown: str) -> None:
+    show_model(model(srs_origin=origin))
+    assert shown in capsys.readouterr().out
+
+
+def test_show_model__name_with_markup__is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    show_model(model(name=MARKUP))
+    assert MARKUP in capsys.readouterr().out
+
+
+def test_show_job_table__reason_and_trouble_with_markup__are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    show_job_table({"phase": "failed", "segments": [], "reason": MARKUP, "trouble": MARKUP, "result": None})
+    assert capsys.readouterr().out.count(MARKUP) == 2
+
+
+@pytest.mark.parametrize("error", [InvalidInputError(MARKUP, MARKUP, MARKUP), UnrecoverableError(MARKUP)])
+def test_readable_errors__markup_in_an_error__is_printed_as_it_is(
+    capsys: pytest.CaptureFixture[str], error: InterlockError
+) -> None:
+    with pytest.raises(typer.Exit) as caught, readable_errors():
+        raise error
+    assert caught.value.exit_code == 2
+    assert MARKUP in capsys.readouterr().err
+    assert context.errors.stderr
