@@ -181,18 +181,24 @@ def test_job__gateway_killed_ipfs_killed__goes_on(network: LocalNetwork, model: 
     assert until(lambda: client.get(job["status_url"]).json()["result"])["shape"] == [1, 3]
 
 
-@pytest.mark.slow
-def test_job__database_lost__is_seen_through(network: LocalNetwork, model: str, own_gateway: MakeGateway) -> None:
+def test_job__database_lost_before_the_draw__is_closed_and_refunded(
+    network: LocalNetwork, model: str, own_gateway: MakeGateway
+) -> None:
     own = own_gateway()
-    first, client = own.start()
-    job = client.submit("k", {"model": model, "input": VALUES, "policy": FAST}).json()
-    with stream(client, job["events_url"]) as events:
-        until(lambda: next(events)["event"] == "InputProvided")
-    first.kill()
-    moved = own.change(state_directory=own.path.parent / "fresh")
-    _, client = moved.start()
-    assert finished(client, job)["phase"] == "finalised"
-    assert until(lambda: client.get(job["status_url"]).json()["result"])["shape"] == [1, 3]
+    gateway = own.build()
+    policy = {**FAST, "input_seconds": 5}
+    job = own.client(gateway).submit("k", {"model": model, "input": VALUES, "policy": policy}).json()
+    gateway.driver.cycle()
+    own.end()
+
+    gateway = own.change(state_directory=own.path.parent / "fresh").build()
+    client = own.client(gateway)
+    until(lambda: client.get(job["status_url"]).json()["phase"] == "expired")
+    # Nobody else has a part in the job, so nobody else would close it.
+    gateway.driver.cycle()
+    assert client.get(job["status_url"]).json()["phase"] == "failed"
+    account = client.get("/v1/health").json()["account"]["address"]
+    assert network.contracts.jobs.credit_of(account) == gateway.config.default_fee_wei
 
 
 def test_job__request_taken_back_by_a_reorganisation__is_sent_again(
@@ -205,7 +211,8 @@ def test_job__request_taken_back_by_a_reorganisation__is_sent_again(
     job = client.submit("k", {"model": model, "input": VALUES, "policy": FAST}).json()
     before = web3.eth.block_number
     gateway.driver.cycle()
-    assert client.get(job["status_url"]).json()["phase"] == "requested"
+    gateway.driver.cycle()
+    assert own.rows("jobs")[0]["is_sent"]
     answer = web3.provider.make_request("anvil_reorg", [web3.eth.block_number - before, []])  # type: ignore[arg-type]
     assert "error" not in answer
     shown = client.get(job["status_url"]).json()
@@ -222,7 +229,7 @@ def test_job__nobody_commits__fails_with_its_reason(
     own = own_gateway()
     gateway = own.build()
     client = own.client(gateway)
-    policy = {**FAST, "input_seconds": 2}
+    policy = {**FAST, "input_seconds": 5}
     job = client.submit("k", {"model": model, "input": VALUES, "policy": policy}).json()
     gateway.driver.cycle()  # it is on the chain, and then nobody draws or seals in time
     shown = until(lambda: (it := client.get(job["status_url"]).json())["phase"] == "expired" and it)
