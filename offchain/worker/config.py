@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import secrets
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
+from offchain.configuration import read_configuration
 from offchain.errors import InvalidInputError
+
+_MODEL_ID = re.compile("(0x)?[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class WorkerConfig:
         state_directory: what must survive a restart; one process at a time.
         cache_directory: circuits and keys; may be shared by processes.
         stake_wei: bonded when the operator has no bond yet.
-        models: ids (hex) to serve; everything that the operator is granted if empty.
+        models: ids to serve, in hex with 0x or without, kept without; everything that the operator is granted if empty.
         poll_seconds: how often the chain is asked for a new block.
         turn_seconds: how long housekeeping waits for each account whose turn comes first.
         claim_above_wei: credit is claimed once it exceeds this.
@@ -49,6 +54,16 @@ class WorkerConfig:
     claim_above_wei: int = 10**16
     prover_threads: int | None = None
 
+    def __post_init__(self) -> None:
+        for index, model in enumerate(self.models):
+            if not _MODEL_ID.fullmatch(model):
+                raise InvalidInputError(
+                    f"models[{index}]",
+                    f"{model!r} is no model id",
+                    "give 32 bytes in hex, as `interlock model list` does",
+                )
+        object.__setattr__(self, "models", tuple(model.removeprefix("0x").lower() for model in self.models))
+
     @classmethod
     def load(cls, path: Path) -> WorkerConfig:
         """Read a configuration file; relative paths are relative to it.
@@ -56,22 +71,7 @@ class WorkerConfig:
         Raises:
             InvalidInputError: naming the field that is missing, unknown or of the wrong kind.
         """
-        try:
-            raw: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(str(path), f"it cannot be read ({error})", "name a worker's JSON file") from error
-        known = {field.name: field for field in fields(cls)}
-        for name in raw:
-            if name not in known:
-                raise InvalidInputError(name, "it is not a setting of a worker", f"use one of {', '.join(known)}")
-        for name, field in known.items():
-            if name in raw and "Path" in str(field.type):
-                raw[name] = (path.parent / raw[name]).resolve()
-        raw["models"] = tuple(raw.get("models", ()))
-        try:
-            return cls(**raw)
-        except TypeError as error:
-            raise InvalidInputError(str(path), str(error), "add the setting that is missing") from error
+        return read_configuration(cls, path, "a worker")
 
     def save(self, path: Path) -> None:
         """Write the configuration file."""
@@ -101,9 +101,6 @@ def open_keystore(keystore: Path, password_file: Path) -> LocalAccount:
 
 def create_keystore(keystore: Path, password_file: Path) -> LocalAccount:
     """Make a fresh key, encrypted in a keystore file with a random password in another file of its own."""
-    import os
-    import secrets
-
     account: LocalAccount = Account.create()
     password = secrets.token_urlsafe(24)
     # The password is random and as strong as the key, so stretching it further would only slow every start down.
