@@ -144,10 +144,17 @@ class LocalNetwork:
         """
         wanted = self.options.workers if workers is None else workers
         deadline = time.monotonic() + timeout_seconds
+        served_block: int | None = None
         while True:
             self.check()
+            head = self.connection.block_number()
             serving = sum(self.contracts.staking.is_serving(address, model_id) for address in self.operators)
-            if serving >= wanted:
+            if serving < wanted:
+                served_block = None
+            elif served_block is None:
+                served_block = self.connection.block_number()
+            elif head > served_block:
+                # Only now: a draw counts who served at the end of the block before.
                 return serving
             if time.monotonic() > deadline:
                 raise UnrecoverableError(f"only {serving} of {wanted} workers serve the model; see the logs")
