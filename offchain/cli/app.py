@@ -85,12 +85,13 @@ def up(
 def demo(
     keep_cache: Annotated[bool, typer.Option(help="Use circuits and keys from an earlier run.")] = True,
     chain: Annotated[str, typer.Option(help="anvil or ganache.")] = "anvil",
+    out: Annotated[Path | None, typer.Option(help="Where it all goes; build/demo if left out.")] = None,
 ) -> None:
     """Run the main job: two real models, split, executed, proved, settled and audited. Takes a minute or two."""
     from offchain.demo import run_demo
 
     with readable_errors():
-        raise typer.Exit(run_demo(keep_cache=keep_cache, chain=chain))
+        raise typer.Exit(run_demo(keep_cache=keep_cache, chain=chain, directory=out))
 
 
 @models.command("register")

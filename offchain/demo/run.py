@@ -48,13 +48,18 @@ EXAMPLES = (
 )
 
 
-def run_demo(*, keep_cache: bool, chain: str) -> int:
-    """Run the main job and write ``build/demo/report.json``; returns the exit code.
+def run_demo(*, keep_cache: bool, chain: str, directory: Path | None = None) -> int:
+    """Run the main job and write ``report.json``; returns the exit code.
+
+    Args:
+        keep_cache: use circuits and keys from an earlier run.
+        chain: ``anvil`` or ``ganache``.
+        directory: where models, network, cache and report go; ``build/demo`` if None.
 
     Raises:
         InterlockError: the network did not come up, or a job could not be submitted.
     """
-    build = toolchain.project_root() / "build" / "demo"
+    build = (directory or toolchain.project_root() / "build" / "demo").absolute()
     if not keep_cache:
         shutil.rmtree(build / "cache", ignore_errors=True)
     build.mkdir(parents=True, exist_ok=True)
@@ -80,7 +85,8 @@ def run_demo(*, keep_cache: bool, chain: str) -> int:
     _show(watch, gas, reports)
     path = build / "report.json"
     path.write_text(json.dumps(_document(watch, gas, reports, chain, is_valid), indent=2) + "\n")
-    shown = path.relative_to(toolchain.project_root())
+    root = toolchain.project_root()
+    shown = path.relative_to(root) if path.is_relative_to(root) else path
     if is_valid:
         console.print(f"[green]Both jobs finalised, all segments proved, both audits valid.[/] Report: {shown}")
     else:
