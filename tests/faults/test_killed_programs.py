@@ -67,6 +67,7 @@ def test_gateway__killed_again_and_again__goes_on_with_its_job(mended: LiveNetwo
     live.assert_right(job)
 
 
+@pytest.mark.slow
 def test_gateway__killed_for_good__workers_finish_what_needs_no_input(mended: LiveNetwork) -> None:
     live = mended
     job = live.submit()

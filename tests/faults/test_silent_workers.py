@@ -44,6 +44,7 @@ def test_workers__all_silent__job_fails_and_is_refunded(mended: LiveNetwork) -> 
     assert (live.penalties(job), live.stakes()) == ([], stakes)
 
 
+@pytest.mark.slow
 def test_prover__silent__is_replaced_and_penalised(mended: LiveNetwork) -> None:
     live = mended
     job = live.submit(prove_seconds=3600)
