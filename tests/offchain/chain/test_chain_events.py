@@ -12,6 +12,13 @@ from tests.local_chain import LocalChain
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("isolation")]
 
 
+@pytest.fixture
+def start(chain: LocalChain, isolation: None) -> int:
+    """A block behind which, as far as a follower looks back, there is nothing of other tests on the same chain."""
+    chain.mine(20)
+    return chain.connection.block_number()
+
+
 def bonds(events: tuple[Event, ...] | list[Event]) -> list[int]:
     """The amounts bonded, in order."""
     return [event.arguments["amount"] for event in events if event.name == "Bonded"]
@@ -51,9 +58,9 @@ def test_job_events__unknown_job__is_empty(chain: LocalChain, contracts: Contrac
     assert job_events(contracts, keccak(b"none"), 0, chain.connection.block_number()) == ()
 
 
-def test_poll__until_it_is_advanced__gives_the_same_again(contracts: Contracts, deployer: Sender) -> None:
+def test_poll__until_it_is_advanced__gives_the_same_again(contracts: Contracts, deployer: Sender, start: int) -> None:
     contracts.staking.bond(deployer, 1)
-    follower = EventFollower(contracts, cursor=contracts.deployment.block)
+    follower = EventFollower(contracts, cursor=start)
     events, cursor = follower.poll()
     assert bonds(events) == [1]
     assert follower.poll() == (events, cursor)
@@ -62,11 +69,10 @@ def test_poll__until_it_is_advanced__gives_the_same_again(contracts: Contracts, 
 
 
 def test_poll__restart_at_the_stored_cursor__misses_none(
-    chain: LocalChain, contracts: Contracts, deployer: Sender
+    chain: LocalChain, contracts: Contracts, deployer: Sender, start: int
 ) -> None:
-    chain.mine(20)
     contracts.staking.bond(deployer, 1)
-    follower = EventFollower(contracts, cursor=contracts.deployment.block, overlap_blocks=3)
+    follower = EventFollower(contracts, cursor=start, overlap_blocks=3)
     events, stored = follower.poll()
     assert bonds(events) == [1]
     # It dies before it stored the cursor of its next poll; meanwhile more happens, and much of it.
@@ -82,11 +88,10 @@ def test_poll__restart_at_the_stored_cursor__misses_none(
 
 
 def test_poll__block_was_replaced__gives_what_took_its_place(
-    chain: LocalChain, contracts: Contracts, deployer: Sender
+    chain: LocalChain, contracts: Contracts, deployer: Sender, start: int
 ) -> None:
-    chain.mine(12)
     contracts.staking.bond(deployer, 1)
-    follower = EventFollower(contracts, cursor=contracts.deployment.block)
+    follower = EventFollower(contracts, cursor=start)
     before, cursor = follower.poll()
     follower.advance(cursor)
     (old,) = [event for event in before if event.name == "Bonded"]
@@ -103,12 +108,11 @@ def test_poll__block_was_replaced__gives_what_took_its_place(
 
 
 def test_poll__reorganisation_of_ten_blocks__is_seen_whole(
-    chain: LocalChain, contracts: Contracts, deployer: Sender
+    chain: LocalChain, contracts: Contracts, deployer: Sender, start: int
 ) -> None:
-    chain.mine(12)
     for amount in range(1, 10):
         contracts.staking.bond(deployer, amount)
-    follower = EventFollower(contracts, cursor=contracts.deployment.block)
+    follower = EventFollower(contracts, cursor=start)
     events, cursor = follower.poll()
     follower.advance(cursor)
     assert bonds(events) == list(range(1, 10))
