@@ -4,6 +4,7 @@
 #   make test       install, then run the tests that are not slow (all of them where CI=true)
 #   make check      format, lint and types, then the tests: what has to pass before a commit
 #   make contracts  compile the contracts with Brownie
+#   make slither    analyse the contracts statically; fails on findings that nobody has explained
 #   make console    Brownie's console on a development chain
 #   make lock       renew requirements.lock from pyproject.toml
 #
@@ -34,7 +35,7 @@ endif
 export SOLCX_BINARY_PATH := $(CURDIR)/tools/solc
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help install demo test check contracts console lock FORCE
+.PHONY: help install demo test check contracts slither console lock FORCE
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -66,6 +67,9 @@ check: install contracts
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	@$(MAKE) --no-print-directory test
+
+slither: install
+	@.venv/bin/python tools/slither/run
 
 console: install
 	@tools/brownie console
