@@ -241,7 +241,8 @@ contract Handler is Ledger {
             Round memory round = jobs.roundOf(id, i);
             if (round.prover == address(0) || round.proofHash != 0) continue;
             (uint256 opening, uint256 closing) = _truth(index, i);
-            address caller = late ? round.members[_pick(seed, bytes32(i), round.members.length)].operator : round.prover;
+            uint256 other = _pick(seed, bytes32(i), round.members.length);
+            address caller = late ? round.members[other].operator : round.prover;
             _prove(index, i, caller, opening, closing);
         }
     }

@@ -148,7 +148,7 @@ abstract contract Ledger is World {
             fault = member.commitment != 0 && member.link == 0 && revealed;
             ++reached["MissedReveal"];
         } else if (reason == Reason.MissedProof) {
-            // The job may have entered Finalisable, whose deadline is zero; the half-time is checked where proofs are sent.
+            // The deadline may be gone by now; that half of it was over is checked where proofs are sent.
             fault = round.prover == operator && round.provedBy != operator && round.proofHash != 0;
             ++reached["MissedProof"];
         } else {

@@ -88,8 +88,8 @@ abstract contract World is Cheats {
 
     /// The 64 bytes of the commitment at a boundary between segments; boundary 0 is the input.
     function _boundary(uint256 boundary, uint256 option) internal pure returns (bytes memory) {
-        return
-            abi.encodePacked(keccak256(abi.encode("x", boundary, option)), keccak256(abi.encode("y", boundary, option)));
+        bytes32 x = keccak256(abi.encode("x", boundary, option));
+        return abi.encodePacked(x, keccak256(abi.encode("y", boundary, option)));
     }
 
     function _result(uint256 option) internal pure returns (uint256[] memory elements) {
