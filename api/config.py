@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
 
+from offchain.configuration import read_configuration
 from offchain.errors import InvalidInputError
 from offchain.protocol.manifest import SRS_ORIGINS
 
@@ -68,38 +68,9 @@ class GatewayConfig:
         Raises:
             InvalidInputError: naming the field that is missing, unknown or of the wrong kind.
         """
-        try:
-            raw = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(str(path), f"it cannot be read ({error})", "name a gateway's JSON file") from error
-        if not isinstance(raw, dict):
-            raise InvalidInputError(str(path), "it is not a JSON object", "name a gateway's JSON file")
-        hints = get_type_hints(cls)
-        for name, value in raw.items():
-            if name not in hints:
-                raise InvalidInputError(name, "it is not a setting of a gateway", f"use one of {', '.join(hints)}")
-            raw[name] = _read(name, value, hints[name], path.parent)
-        try:
-            return cls(**raw)
-        except TypeError as error:
-            raise InvalidInputError(str(path), str(error), "add the setting that is missing") from error
+        return read_configuration(cls, path, "a gateway")
 
     def save(self, path: Path) -> None:
         """Write the configuration file."""
         record = {field.name: getattr(self, field.name) for field in fields(self)}
         path.write_text(json.dumps(record, indent=2, default=str) + "\n")
-
-
-def _read(name: str, value: Any, hint: Any, base: Path) -> Any:
-    allowed = get_args(hint) or (hint,)
-    if value is None and type(None) in allowed:
-        return None
-    if Path in allowed:
-        if not isinstance(value, str):
-            raise InvalidInputError(name, f"{value!r} is not a path", "give a path")
-        return (base / value).resolve()
-    if float in allowed and type(value) is int:
-        return float(value)
-    if type(value) not in allowed:
-        raise InvalidInputError(name, f"{value!r} is of the wrong kind", f"give {hint.__name__}")
-    return value

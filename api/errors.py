@@ -34,6 +34,7 @@ class Fault(Enum):
 
     MALFORMED_BODY = _Kind(400, "The body cannot be read at all.")
     IDEMPOTENCY_KEY_MALFORMED = _Kind(400, "The Idempotency-Key header is missing, too long, or not visible ASCII.")
+    FOREIGN_ORIGIN = _Kind(403, "The request was sent to another host name, or by a page from another place.")
     UNKNOWN_MODEL = _Kind(404, "No such model is registered on the chain.")
     UNKNOWN_JOB = _Kind(404, "No such job exists, neither here nor on the chain.")
     UNKNOWN_REGISTRATION = _Kind(404, "No such registration was made here.")
@@ -91,13 +92,13 @@ class Refused(Exception):
 
 
 def documented(*faults: Fault) -> dict[int | str, dict[str, Any]]:
-    """Describe errors for the OpenAPI document of one endpoint; ``internal`` is added to all.
+    """Describe errors for the OpenAPI document of one endpoint; those that any request may meet are added.
 
     Args:
         faults: what the endpoint may answer besides success.
     """
     by_status: dict[int, list[Fault]] = {}
-    for fault in (*faults, Fault.INTERNAL):
+    for fault in (*faults, Fault.FOREIGN_ORIGIN, Fault.INTERNAL):
         by_status.setdefault(fault.status, []).append(fault)
     responses: dict[int | str, dict[str, Any]] = {}
     for status, several in sorted(by_status.items()):

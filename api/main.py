@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import json
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +23,9 @@ from api.gateway import Gateway, build_gateway
 from api.health import Health
 from api.jobs import endpoints as jobs
 from api.models import endpoints as models
-from offchain.errors import InterlockError, InvalidInputError, UnrecoverableError
+from api.origin import LoopbackOnly
+from offchain.errors import InterlockError, InvalidInputError
+from offchain.process import log_to_stderr, sole_use
 
 LOOPBACK = "127.0.0.1"
 SHUTDOWN_SECONDS = 3
@@ -42,6 +42,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     errors.install(app)
+    app.add_middleware(LoopbackOnly)
     app.include_router(jobs.router)
     app.include_router(models.router)
 
@@ -106,17 +107,10 @@ def serve(gateway: Gateway, listener: socket.socket) -> None:
 
 def run(config_path: Path) -> int:
     """Run a gateway; returns the process's exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    log_to_stderr()
     try:
         config = GatewayConfig.load(config_path)
-        config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (config.state_directory / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UnrecoverableError(
-                    f"another gateway uses {config.state_directory}; stop it, or give this one its own state_directory"
-                ) from None
+        with sole_use(config.state_directory, "gateway"):
             listener = _listen(config.port)
             gateway = build_gateway(config)
             gateway.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import logging
 import signal
 import sys
@@ -15,7 +14,8 @@ from offchain.chain.connection import Connection
 from offchain.chain.contracts import Contracts
 from offchain.chain.deployment import Deployment
 from offchain.chain.sender import Sender
-from offchain.errors import InterlockError, UnrecoverableError
+from offchain.errors import InterlockError
+from offchain.process import log_to_stderr, sole_use
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.storage.ipfs import IpfsStore
@@ -57,7 +57,7 @@ def build_worker(config: WorkerConfig, worker_class: type[Worker] = Worker) -> W
 
 def run(config_path: Path, worker_class: type[Worker] = Worker) -> int:
     """Run a worker; returns the process's exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    log_to_stderr()
     stop = threading.Event()
 
     def end(signum: int, frame: FrameType | None) -> None:
@@ -67,14 +67,7 @@ def run(config_path: Path, worker_class: type[Worker] = Worker) -> int:
         signal.signal(signum, end)
     try:
         config = WorkerConfig.load(config_path)
-        config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (config.state_directory / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UnrecoverableError(
-                    f"another worker uses {config.state_directory}; stop it, or give this one its own state_directory"
-                ) from None
+        with sole_use(config.state_directory, "worker"):
             build_worker(config, worker_class).run(stop)
     except InterlockError as error:
         logging.getLogger("offchain.worker").error("%s", error)

@@ -182,7 +182,8 @@ class OwnGateway:
 
     def client(self, gateway: Gateway | None = None) -> Documented:
         """Speak to it in this process."""
-        return Documented(TestClient(create_app(gateway or self.build()), raise_server_exceptions=False))
+        app = create_app(gateway or self.build())
+        return Documented(TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False))
 
     def start(self, point: str | None = None) -> tuple[GatewayProcess, Documented]:
         """Start it as a process, which is killed at some point if one is named."""

@@ -300,6 +300,35 @@ def test_every_endpoint__unforeseen_error__hides_its_cause(
         assert message.rpartition("incident ")[2].rstrip(")") in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("field", "headers"),
+    [
+        ("Host", {"Host": "gateway.example"}),
+        ("Host", {"Host": "127.0.0.1.gateway.example:8000"}),
+        ("Origin", {"Origin": "https://page.example"}),
+        ("Origin", {"Origin": "null"}),
+    ],
+)
+def test_any_request__sent_to_another_host_or_by_a_foreign_page__is_refused(
+    refusing: tuple[OwnGateway, Gateway, Documented], field: str, headers: dict[str, str]
+) -> None:
+    client = refusing[2]
+    for answer in (
+        client.post("/v1/jobs", json={}, headers=headers),
+        *(client.get(f"/v1/jobs/{UNKNOWN}{path}", headers=headers) for path in ("", "/events", "/receipt")),
+        client.post("/v1/models", **upload(), headers=headers),
+        *(client.get(path, headers=headers) for path in ("/v1/models", f"/v1/models/{UNKNOWN}", "/v1/health")),
+        client.get(f"/v1/models/registrations/{'a' * 32}", headers=headers),
+    ):
+        refused(answer, 403, "foreign_origin", field)
+
+
+def test_any_request__by_a_page_of_this_machine__is_served(
+    refusing: tuple[OwnGateway, Gateway, Documented],
+) -> None:
+    assert refusing[2].get("/v1/models", headers={"Origin": "http://localhost:3000"}).status_code == 200
+
+
 def test_openapi__declared_errors__were_all_provoked(
     refusing: tuple[OwnGateway, Gateway, Documented], request: pytest.FixtureRequest
 ) -> None:
