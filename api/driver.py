@@ -21,12 +21,12 @@ from offchain.chain.errors import TransactionRefused
 from offchain.chain.events import Event, EventFollower
 from offchain.chain.sender import Sender
 from offchain.errors import InterlockError, InvalidInputError, RecoverableError
-from offchain.models.publication import grant
+from offchain.models.publication import announced_keys, grant
 from offchain.protocol.duties import JobView
 from offchain.protocol.types import ZERO_HASH, JobId, ModelId, Phase
 from offchain.requester.requester import Requester
 from offchain.storage.port import ContentStore
-from offchain.storage.sealing import usable_keys
+from offchain.storage.sealing import EncryptionKey
 
 _log = logging.getLogger(__name__)
 
@@ -217,12 +217,14 @@ class Driver:
             _log.info("the result of job %s: %s", row.job.hex()[:8], error)
 
     def _grant(self, model: ModelId, registration: Registration) -> None:
-        """Seal a model that was registered here to the workers that announced a key since."""
+        """Seal a model that was registered here to the bonded workers that announced a key since."""
         missing = self._models.keys_without(model)
         if not missing:
             return
-        identity = self._registrar.identity(registration)
-        keys = usable_keys(missing)
-        grant(model, identity, keys, self._store, self._contracts, self._sender)
-        self._models.record_grants(model, missing)
+        bonded = set(announced_keys(self._contracts))
+        keys = tuple(EncryptionKey(key) for key in missing if key in bonded)
+        if not keys:
+            return
+        grant(model, self._registrar.identity(registration), keys, self._store, self._contracts, self._sender)
+        self._models.record_grants(model, keys)
         _log.info("model %s granted to %d more workers", model.hex()[:8], len(keys))

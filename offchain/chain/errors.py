@@ -47,8 +47,8 @@ class TransactionNotMined(RecoverableError):
         self.hashes = hashes
 
 
-class InsufficientFunds(UnrecoverableError):
-    """The account cannot pay for the transaction."""
+class InsufficientFunds(RecoverableError):
+    """The account cannot pay for the transaction, until somebody sends it more."""
 
 
 def _show(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,7 @@ class Sender:
         """
         name = getattr(call, "fn_name", "constructor")
         with self._lock:
+            nonce = self._next_nonce(name)
             with self.connection.translated(name):
                 limit = self._simulate(call, value_wei, gas)
                 transaction: dict[str, Any] = call.build_transaction(
@@ -85,9 +87,7 @@ class Sender:
                         "value": value_wei,
                         "chainId": self.connection.chain_id,
                         "gas": limit,
-                        "nonce": self.connection.web3.eth.get_transaction_count(
-                            Web3.to_checksum_address(self.address), "pending"
-                        ),
+                        "nonce": nonce,
                         **self._fees(),
                     }
                 )
@@ -130,6 +130,7 @@ class Sender:
             InsufficientFunds, TransactionNotMined, ChainUnreachable: as :meth:`send`.
         """
         with self._lock:
+            nonce = self._next_nonce("transfer")
             with self.connection.translated("transfer"):
                 transaction: dict[str, Any] = {
                     "from": self.address,
@@ -137,13 +138,26 @@ class Sender:
                     "value": amount_wei,
                     "gas": 21_000,
                     "chainId": self.connection.chain_id,
-                    "nonce": self.connection.web3.eth.get_transaction_count(
-                        Web3.to_checksum_address(self.address), "pending"
-                    ),
+                    "nonce": nonce,
                     **self._fees(),
                 }
             mined = self._send_until_mined("transfer", transaction)
         return "0x" + bytes(mined["transactionHash"]).hex()
+
+    def _next_nonce(self, name: str) -> int:
+        """The nonce after the last mined one, once nothing that this account sent before is waiting.
+
+        What was sent may not be seen by a simulation yet, and would be sent twice. If it stays stuck, it is replaced.
+        """
+        address = Web3.to_checksum_address(self.address)
+        deadline = time.monotonic() + self.stuck_seconds
+        while True:
+            with self.connection.translated(name):
+                mined = self.connection.web3.eth.get_transaction_count(address, "latest")
+                pending = self.connection.web3.eth.get_transaction_count(address, "pending")
+            if pending <= mined or time.monotonic() >= deadline:
+                return mined
+            time.sleep(0.1)
 
     def _fees(self) -> dict[str, int]:
         base = self.connection.web3.eth.get_block("latest").get("baseFeePerGas")
@@ -177,11 +191,9 @@ class Sender:
         pause = 0.02
         while time.monotonic() < deadline:
             for transaction_hash in reversed(hashes):
-                with self.connection.translated(name):
-                    try:
-                        return self.connection.web3.eth.get_transaction_receipt(transaction_hash)  # type: ignore[arg-type]
-                    except TransactionNotFound:
-                        pass
+                # The order matters: what is not found yet must not count as an error of the endpoint.
+                with self.connection.translated(name), suppress(TransactionNotFound):
+                    return self.connection.web3.eth.get_transaction_receipt(transaction_hash)  # type: ignore[arg-type]
             time.sleep(pause)
             pause = min(pause * 1.5, 0.5)
         return None
@@ -198,6 +210,9 @@ class Sender:
         return TransactionRefused(name, "unknown", {"transaction": bytes(mined["transactionHash"])})
 
 
+_KNOWN = ("already known", "nonce too low", "already imported", "known transaction", "underpriced")
+
+
 def _is_known(error: Web3RPCError) -> bool:
     message = str(error).lower()
-    return any(part in message for part in ("already known", "nonce too low", "already imported", "known transaction"))
+    return any(part in message for part in _KNOWN)

@@ -43,19 +43,23 @@ def up(
     chain: Annotated[str, typer.Option(help="anvil or ganache.")] = "anvil",
     port: Annotated[int, typer.Option(help="The gateway's port; 0 for a free one.")] = 8000,
     srs: Annotated[Path | None, typer.Option(help="SRS file for new models, instead of an insecure one.")] = None,
-    srs_origin: Annotated[str, typer.Option(help="local-ceremony or ceremony.")] = "ceremony",
+    srs_origin: Annotated[str | None, typer.Option(help="Where it is from: local-ceremony or ceremony.")] = None,
 ) -> None:
     """Start the local network (chain, IPFS, contracts, workers, gateway) and keep it up until Ctrl-C."""
     from offchain.network.local import LocalNetwork, NetworkOptions
 
     with readable_errors():
+        if srs is not None and srs_origin not in ("local-ceremony", "ceremony"):
+            raise InvalidInputError(
+                "--srs-origin", "it is not said where the SRS is from", "add --srs-origin local-ceremony, or ceremony"
+            )
         options = NetworkOptions(
             directory=context.network_directory(),
             cache_directory=context.cache_directory(),
             chain=chain,
             workers=workers,
             gateway_port=port,
-            srs=None if srs is None else (srs.resolve(), srs_origin),
+            srs=(srs.resolve(), srs_origin) if srs is not None and srs_origin is not None else None,
         )
         with LocalNetwork(options, report=lambda step: console.print(f"  {step}")) as network:
             record = network.record
@@ -214,7 +218,16 @@ def audit(
         if rederive:
             holder = Identity.load(identity or _local_identity())
         contracts, store, prover = context.chain_and_store(rpc, ipfs, jobs_address)
-        report = run_audit(contracts, store, prover, job_id, rederive=holder)
+        with progress_bar(hidden=as_json) as bar:
+            task = bar.add_task("reading the chain", total=1.0)
+            report = run_audit(
+                contracts,
+                store,
+                prover,
+                job_id,
+                rederive=holder,
+                progress=lambda step, share: bar.update(task, description=step, completed=share),
+            )
         if as_json:
             print(json.dumps(report.to_json()))
         else:

@@ -12,10 +12,11 @@ from typing import Any
 
 import httpx
 
-from offchain.errors import InvalidInputError, RecoverableError
+from offchain.errors import InterlockError, InvalidInputError, RecoverableError
 
 TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.3
+SUBMISSIONS = 3
 
 
 class GatewayUnreachable(RecoverableError):
@@ -85,9 +86,19 @@ class GatewayClient:
         body: dict[str, Any] = {"model": model, "input": values, "policy": policy}
         if fee_wei is not None:
             body["fee_wei"] = str(fee_wei)
-        headers = {"Idempotency-Key": key or secrets.token_urlsafe(24), "Content-Type": "application/json"}
+        key = key or secrets.token_urlsafe(24)
+        headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
         # Not httpx's own encoder, which breaks on NaN: the gateway refuses that by the name of the element.
-        return str(self._call("POST", "/v1/jobs", content=json.dumps(body), headers=headers)["job"])
+        content = json.dumps(body)
+        for attempt in range(SUBMISSIONS):
+            try:
+                return str(self._call("POST", "/v1/jobs", content=content, headers=headers)["job"])
+            except RecoverableError as error:
+                # The answer may have got lost behind a job that was accepted: with the same key it is the same job.
+                if attempt + 1 == SUBMISSIONS:
+                    raise GatewayUnreachable(f"{error}; to try again without paying twice, add --key {key}") from error
+                time.sleep(1.0 + attempt)
+        raise AssertionError("unreachable")
 
     def job(self, job: str) -> dict[str, Any]:
         """How a job stands."""
@@ -155,9 +166,10 @@ def _read(name: str, path: Path) -> bytes:
         raise InvalidInputError(name, f"{path} cannot be read ({error.strerror})", "name an existing file") from error
 
 
-def _refusal_of(response: httpx.Response) -> Exception:
+def _refusal_of(response: httpx.Response) -> InterlockError:
     try:
-        return _refusal(response.json()["error"])
+        refusal = _refusal(response.json()["error"])
+        return RecoverableError(f"{refusal.problem}; {refusal.mend}") if response.status_code == 503 else refusal
     except (ValueError, KeyError, TypeError):
         return RecoverableError(f"the gateway answered {response.status_code} without saying why; see its log")
 

@@ -11,10 +11,10 @@ from rich.table import Table
 from offchain.cli.context import console
 
 
-def progress_bar() -> Progress:
+def progress_bar(*, hidden: bool = False) -> Progress:
     """A progress bar for long steps."""
     columns = (TextColumn("{task.description:<42}"), BarColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=not console.is_terminal)
+    return Progress(*columns, console=console, transient=not console.is_terminal, disable=hidden)
 
 
 def describe_event(name: str, content: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from offchain.proving.boundary import check_boundaries
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import SegmentCircuit, Srs, VerifyingKey
-from offchain.proving.srs import MAX_LOG_ROWS, load_srs, srs_file_bytes
+from offchain.proving.srs import load_srs, srs_file_bytes
 from offchain.storage.cid import digest_to_cid
 from offchain.storage.port import ContentCorrupt, ContentReader, ContentUnavailable
 from offchain.storage.sealing import Identity, NotARecipient, SealBroken, unseal
@@ -28,6 +28,8 @@ MAX_SETTINGS_BYTES = 4 << 20
 MAX_KEY_BYTES = 64 << 20
 MAX_SEALED_ONNX_BYTES = 256 << 20
 MAX_GRANT_BYTES = 1 << 20
+MAX_FETCHED_LOG_ROWS = 20
+"""An SRS of 128 MiB. Whoever registers a model names its SRS, and whoever meets the model fetches it."""
 
 
 class ModelMismatch(InvalidInputError):
@@ -56,8 +58,8 @@ def fetch_manifest(contracts: Contracts, store: ContentReader, model_id: ModelId
 def fetch_srs(manifest: Manifest, store: ContentReader, cache: ArtefactCache) -> Srs:
     """Fetch the structured reference string that a model's keys were made with, once per cache."""
     record = manifest.srs
-    if not 1 <= record.log_rows <= MAX_LOG_ROWS:
-        raise ModelMismatch("srs.log_rows", f"{record.log_rows} is out of range", f"use at most {MAX_LOG_ROWS}")
+    if not 1 <= record.log_rows <= MAX_FETCHED_LOG_ROWS:
+        raise ModelMismatch("srs.log_rows", f"{record.log_rows} is out of range", f"use at most {MAX_FETCHED_LOG_ROWS}")
 
     def make(directory: Path) -> None:
         content = store.get(record.cid, max_bytes=srs_file_bytes(record.log_rows))  # type: ignore[arg-type]

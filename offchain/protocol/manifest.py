@@ -222,9 +222,7 @@ def _check_values(manifest: Manifest) -> None:
             if type(getattr(segment, name)) is not int or getattr(segment, name) < 0:
                 raise InvalidInputError(f"segments[{index}].{name}", "it is no count", "use the manifest as pinned")
         if any(size < 1 for size in (*segment.input_shape, *segment.output_shape)):
-            raise InvalidInputError(
-                f"segments[{index}]", "a dimension is empty", "use the manifest as pinned"
-            )
+            raise InvalidInputError(f"segments[{index}]", "a dimension is empty", "use the manifest as pinned")
     for field, value in digests:
         if not isinstance(value, str) or not _HASH.fullmatch(value):
             raise InvalidInputError(field, "it is not 32 bytes in lower-case hex", "use the manifest as pinned")

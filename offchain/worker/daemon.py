@@ -212,7 +212,7 @@ class Worker:
         self._noticed = {key: since for key, since in self._noticed.items() if key[0] != job or key[1:] in due}
         self._forget_proofs(job, {segment for action, segment in due if action is Action.PROVE})
         for duty in duties:
-            if self._is_my_turn(job, duty):
+            if self._is_my_turn(view, duty):
                 self._fulfil(view, duty)
 
     def _close(self, view: JobView) -> None:
@@ -228,11 +228,15 @@ class Worker:
         for key in [key for key in self._proofs if key[0] == job and key[1] not in due]:
             self._proofs.pop(key).cancel()
 
-    def _is_my_turn(self, job: JobId, duty: Duty) -> bool:
+    def _is_my_turn(self, view: JobView, duty: Duty) -> bool:
         if duty.rank == 0:
             return True
-        since = self._noticed.setdefault((job, duty.action, duty.segment), time.monotonic())
-        return time.monotonic() - since >= duty.rank * self._settings.turn_seconds
+        policy = view.job.policy
+        shortest = min(policy.input_seconds, policy.commit_seconds, policy.reveal_seconds, policy.prove_seconds)
+        # Everybody's turn comes within the first half of any window, however short the windows are.
+        turn = min(self._settings.turn_seconds, shortest / (2 * (1 + policy.committee_size)))
+        since = self._noticed.setdefault((view.job.id, duty.action, duty.segment), time.monotonic())
+        return time.monotonic() - since >= duty.rank * turn
 
     def _fulfil(self, view: JobView, duty: Duty) -> None:
         jobs, job = self._contracts.jobs, view.job.id

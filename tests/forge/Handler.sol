@@ -243,6 +243,9 @@ contract Handler is Ledger {
             (uint256 opening, uint256 closing) = _truth(index, i);
             uint256 other = _pick(seed, bytes32(i), round.members.length);
             address caller = late ? round.members[other].operator : round.prover;
+            // First, as if it were right, a proof of another opening or closing link.
+            if (_pick(seed, "wrong", 2) == 0) _prove(index, i, caller, (opening + 1) % OPTIONS, closing);
+            else _prove(index, i, caller, opening, (closing + 1) % OPTIONS);
             _prove(index, i, caller, opening, closing);
         }
     }
