@@ -243,6 +243,8 @@ contract Handler is Ledger {
             (uint256 opening, uint256 closing) = _truth(index, i);
             uint256 other = _pick(seed, bytes32(i), round.members.length);
             address caller = late ? round.members[other].operator : round.prover;
+            // An operator that may well be no member, or have lied, or come before the drawn prover's time is over.
+            if (_pick(seed, "outsider", 2) == 0) _prove(index, i, _operator(seed), opening, closing);
             // First, as if it were right, a proof of another opening or closing link.
             if (_pick(seed, "wrong", 2) == 0) _prove(index, i, caller, (opening + 1) % OPTIONS, closing);
             else _prove(index, i, caller, opening, (closing + 1) % OPTIONS);
@@ -357,6 +359,8 @@ contract Handler is Ledger {
         bool isOpen = block.timestamp + job.policy.proveSeconds >= job.deadline;
         ++reached[caller == round.prover ? "proved" : "proved by another"];
         _hold(caller == round.prover || isOpen, "the drawn prover goes first");
+        bool isSupporter = _member(round, caller).link == round.settledLink;
+        _hold(isSupporter, "only those prove an output that voted for it");
         _hold(round.proofHash == keccak256(abi.encode(proof, instances)), "the proof's hash is the proof's");
     }
 

@@ -314,6 +314,7 @@ abstract contract Rules is Cheats {
             check(job.phase != Phase.Finalised || due == 0, "what is finalised has its proofs");
         }
         _unbroken("the drawn prover goes first");
+        _unbroken("only those prove an output that voted for it");
         _unbroken("the proof's hash is the proof's");
     }
 
