@@ -9,6 +9,7 @@ import pytest
 from migrations.steps import migrate_all
 from offchain.chain.connection import Connection
 from offchain.chain.contracts import Contracts
+from offchain.protocol.types import ZERO_ADDRESS
 from tests.contracts.stage import STAKES, Stage
 from tests.local_chain import LocalChain, running_anvil
 
@@ -21,6 +22,8 @@ def clockwork() -> Iterator[LocalChain]:
         chain.rpc("anvil_setBlockTimestampInterval", 1)
         # By default fees go to address 0, where penalties are burnt: tests compare what arrives there.
         chain.rpc("anvil_setCoinbase", chain.account("proposer").address)
+        # As on any chain in use, the address exists: the first wei that it gets would cost 25,000 gas more (EIP-161).
+        chain.fund(ZERO_ADDRESS, 1)
         yield chain
 
 
