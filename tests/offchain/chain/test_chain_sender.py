@@ -175,3 +175,33 @@ def test_send__node_dies_while_waiting__is_unreachable() -> None:
         with pytest.raises(ChainUnreachable):
             contracts.staking.bond(sender, 5)
         killer.join()
+
+
+def test_send__earlier_transaction_waits__is_sent_only_after_it(slow: tuple[LocalChain, Contracts]) -> None:
+    chain, contracts = slow
+    account = chain.account("in order")
+    with ThreadPoolExecutor(2) as threads:
+        earlier = threads.submit(contracts.staking.set_encryption_key, Sender(chain.connection, account), KEY)
+        when(lambda: len(waiting(chain)) == 1, lambda: None).join()
+        later = threads.submit(contracts.staking.set_encryption_key, Sender(chain.connection, account), keccak(b"2"))
+        time.sleep(0.5)  # what must not happen takes time to not happen
+        assert len(waiting(chain)) == 1
+        chain.mine()
+        assert earlier.result(30).block_number < chain.connection.block_number() + 1
+        when(lambda: len(waiting(chain)) == 1, chain.mine).join()
+        assert later.result(30).block_number > earlier.result().block_number
+    assert contracts.staking.encryption_key_of(account.address) == keccak(b"2")
+
+
+def test_send__earlier_transaction_is_stuck__replaces_it(slow: tuple[LocalChain, Contracts]) -> None:
+    chain, contracts = slow
+    account = chain.account("stuck for good")
+    given_up = Sender(chain.connection, account, stuck_seconds=0.1, max_replacements=0)
+    with pytest.raises(TransactionNotMined) as caught:
+        contracts.staking.set_encryption_key(given_up, KEY)
+    (stuck,) = caught.value.hashes
+    mining = when(lambda: bool(waiting(chain)) and stuck not in waiting(chain), chain.mine)
+    contracts.staking.set_encryption_key(Sender(chain.connection, account, stuck_seconds=0.3), keccak(b"3"))
+    mining.join()
+    assert contracts.staking.encryption_key_of(account.address) == keccak(b"3")
+    assert waiting(chain) == []

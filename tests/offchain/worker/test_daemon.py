@@ -13,7 +13,7 @@ import pytest
 
 from offchain.chain.errors import ChainUnreachable, InsufficientFunds
 from offchain.errors import UnrecoverableError
-from offchain.protocol.duties import JobView
+from offchain.protocol.duties import Action, Duty, JobView
 from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, Address, Job, JobId, Link, Member, ModelId, Phase, Round
 from offchain.proving.port import Proof
 from offchain.requester.policy import DEFAULT_POLICY
@@ -187,6 +187,24 @@ def test_attend__somebody_else_proved__forgets_the_proof(
     worker._attend(JOBS[0])
     assert not worker._proofs
     assert not outside.sent
+
+
+@pytest.mark.parametrize(("window", "waits"), [(3600, 8.0), (5, 5 / 8 * 2)])
+def test_is_my_turn__windows_of_any_length__comes_before_they_lapse(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, window: int, waits: float
+) -> None:
+    view = proving(JOBS[0])
+    windows = dict.fromkeys(("input_seconds", "commit_seconds", "reveal_seconds", "prove_seconds"), window)
+    view = replace(view, job=replace(view.job, policy=replace(DEFAULT_POLICY, committee_size=3, **windows)))
+    worker._settings = replace(worker._settings, turn_seconds=4.0)
+    now = 1_000.0
+    monkeypatch.setattr(daemon, "time", SimpleNamespace(monotonic=lambda: now))
+    duty = Duty(Action.SETTLE, 0, rank=2)
+    assert not worker._is_my_turn(view, duty)
+    now += waits - 0.01
+    assert not worker._is_my_turn(view, duty)
+    now += 0.02
+    assert worker._is_my_turn(view, duty)
 
 
 def remember(worker: Worker, job: JobId) -> None:
