@@ -18,6 +18,7 @@ from eth_hash.auto import keccak
 
 from offchain.errors import InvalidInputError
 from offchain.protocol import hashing
+from offchain.protocol.canonical import canonical_json
 from offchain.protocol.links import LinkKind
 from offchain.protocol.types import ModelId
 
@@ -134,7 +135,7 @@ class Manifest:
         for segment in record["segments"]:
             for side in ("input_kind", "output_kind"):
                 segment[side] = LinkKind(segment[side]).name.lower()
-        return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+        return canonical_json(record)
 
 
 def model_id_of(content: bytes, cid: bytes, manifest: Manifest) -> ModelId:
