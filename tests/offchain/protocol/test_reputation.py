@@ -83,7 +83,8 @@ def test_after__any_two_reputations__order_is_kept() -> None:
     for conduct in Conduct:
         values = [after(reputation, conduct) for reputation in range(MAX_REPUTATION + 1)]
         assert values == sorted(values)
-        assert 0 <= values[0] and values[-1] <= MAX_REPUTATION
+        assert values[0] >= 0
+        assert values[-1] <= MAX_REPUTATION
     for reputation in range(MAX_REPUTATION + 1):
         success, miss, contradiction = (after(reputation, conduct) for conduct in Conduct)
         assert success >= miss >= contradiction
