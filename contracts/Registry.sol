@@ -6,16 +6,18 @@ import {IRegistry, LinkKind, Segment, SegmentSpec} from "./interfaces/IRegistry.
 /// @title Registry
 /// @notice See {IRegistry}.
 contract Registry is IRegistry {
-    bytes32 public constant MODEL_TAG = keccak256("interlock.model.v1");
+    bytes32 public constant MODEL_TAG = keccak256("interlock.model.v2");
     uint256 public constant MAX_SEGMENTS = 16;
     uint256 public constant MAX_DIMENSIONS = 8;
     uint256 public constant MAX_ELEMENTS = 1 << 20;
     uint32 public constant MAX_PROOF_BYTES = 1 << 16;
+    uint256 public constant MAX_TRIALS = 256;
 
     struct Model {
         bytes32 manifestHash;
         bytes32 manifestCid;
         Segment[] segments;
+        bytes32[] trials;
     }
 
     mapping(bytes32 modelId => Model) private _models;
@@ -25,16 +27,19 @@ contract Registry is IRegistry {
         bytes32 manifestHash,
         bytes32 manifestCid,
         SegmentSpec[] calldata specs,
-        address[] calldata verifiers
+        address[] calldata verifiers,
+        bytes32[] calldata trials
     ) external returns (bytes32 modelId) {
         if (specs.length == 0 || specs.length > MAX_SEGMENTS) revert SegmentCountOutOfRange(specs.length, MAX_SEGMENTS);
         if (specs.length != verifiers.length) revert VerifierCountMismatch(specs.length, verifiers.length);
-        modelId = modelIdOf(manifestHash, manifestCid, specs);
+        if (trials.length > MAX_TRIALS) revert TrialCountOutOfRange(trials.length, MAX_TRIALS);
+        modelId = modelIdOf(manifestHash, manifestCid, specs, trials);
         Model storage model = _models[modelId];
         if (model.segments.length != 0) revert ModelAlreadyRegistered(modelId);
 
         model.manifestHash = manifestHash;
         model.manifestCid = manifestCid;
+        model.trials = trials;
         for (uint256 i = 0; i < specs.length; ++i) {
             _requireVerifier(i, specs[i].verifierCodeHash, verifiers[i]);
             if (i > 0) _requireBoundary(i, specs[i - 1], specs[i]);
@@ -53,12 +58,13 @@ contract Registry is IRegistry {
     }
 
     /// @inheritdoc IRegistry
-    function modelIdOf(bytes32 manifestHash, bytes32 manifestCid, SegmentSpec[] calldata specs)
-        public
-        pure
-        returns (bytes32)
-    {
-        return keccak256(abi.encode(MODEL_TAG, manifestHash, manifestCid, specs));
+    function modelIdOf(
+        bytes32 manifestHash,
+        bytes32 manifestCid,
+        SegmentSpec[] calldata specs,
+        bytes32[] calldata trials
+    ) public pure returns (bytes32) {
+        return keccak256(abi.encode(MODEL_TAG, manifestHash, manifestCid, specs, trials));
     }
 
     /// @inheritdoc IRegistry
@@ -76,6 +82,18 @@ contract Registry is IRegistry {
         Segment[] storage segments = _models[modelId].segments;
         if (index >= segments.length) revert UnknownSegment(modelId, index);
         return segments[index];
+    }
+
+    /// @inheritdoc IRegistry
+    function trialCount(bytes32 modelId) external view returns (uint256) {
+        return _models[modelId].trials.length;
+    }
+
+    /// @inheritdoc IRegistry
+    function trialOf(bytes32 modelId, uint256 index) external view returns (bytes32) {
+        bytes32[] storage trials = _models[modelId].trials;
+        if (index >= trials.length) revert UnknownTrial(modelId, index);
+        return trials[index];
     }
 
     /// @inheritdoc IRegistry

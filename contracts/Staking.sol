@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.37;
 
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
 
+import {IJobs, Member} from "./interfaces/IJobs.sol";
 import {IRegistry} from "./interfaces/IRegistry.sol";
 import {IStaking} from "./interfaces/IStaking.sol";
 import {SumTree} from "./libraries/SumTree.sol";
@@ -13,12 +15,21 @@ contract Staking is IStaking, ReentrancyGuard {
     using SumTree for SumTree.Tree;
 
     uint256 public constant MAX_MODELS_PER_OPERATOR = 16;
+    bytes32 public constant TRIAL_TAG = keccak256("interlock.trial.v1");
+    bytes32 public constant ANSWER_TAG = keccak256("interlock.answer.v1");
+    bytes32 public constant RESULT_TYPEHASH =
+        keccak256("Result(bytes32 jobId,uint256 segment,uint256 attempt,bytes32 link)");
+    bytes32 private constant DOMAIN_TYPEHASH =
+        keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
+    uint256 public constant MAX_REPUTATION = 10_000;
+    uint256 private constant BPS = 10_000;
 
     /// The only contract that may slash: the one that deployed this one.
     address public immutable slasher;
     IRegistry public immutable registry;
     uint256 public immutable minimumStake;
     uint256 public immutable unbondingSeconds;
+    uint256 public immutable equivocationPenaltyBps;
 
     struct Operator {
         uint208 active;
@@ -29,21 +40,30 @@ contract Staking is IStaking, ReentrancyGuard {
     }
 
     /// Leaves are numbered from zero; `leafPlusOne` is zero for operators that never served the model.
+    /// `admitted` stays, once a trial was passed; the trial's fields are of the one that was committed to last.
     struct Membership {
-        uint256 leafPlusOne;
+        uint32 leafPlusOne;
         bool serving;
+        bool admitted;
+        uint16 trial;
+        uint48 committedBlock;
+        bytes32 commitment;
     }
 
     mapping(address operator => Operator) private _operators;
     mapping(bytes32 modelId => SumTree.Tree) private _trees;
     mapping(bytes32 modelId => mapping(uint256 leaf => address)) private _operatorAt;
     mapping(bytes32 modelId => mapping(address operator => Membership)) private _memberships;
+    mapping(bytes32 modelId => mapping(uint256 trial => uint256 blockNumber)) private _answeredAt;
+    mapping(bytes32 modelId => mapping(address operator => uint256)) private _reputations;
+    mapping(bytes32 round => mapping(address operator => bool)) private _hasEquivocated;
 
-    constructor(IRegistry registry_, uint256 minimumStake_, uint256 unbondingSeconds_) {
+    constructor(IRegistry registry_, uint256 minimumStake_, uint256 unbondingSeconds_, uint256 penaltyBps_) {
         slasher = msg.sender;
         registry = registry_;
         minimumStake = minimumStake_;
         unbondingSeconds = unbondingSeconds_;
+        equivocationPenaltyBps = penaltyBps_;
     }
 
     /// @inheritdoc IStaking
@@ -86,19 +106,50 @@ contract Staking is IStaking, ReentrancyGuard {
     }
 
     /// @inheritdoc IStaking
-    function slash(address account, uint256 amount, bytes32 modelId) external returns (uint256 taken) {
+    function slash(address account, uint256 amount, bytes32 modelId, uint256 returnedBps, bool isGrave)
+        external
+        returns (uint256 taken, uint256 returned)
+    {
         if (msg.sender != slasher) revert NotSlasher(msg.sender);
-        Operator storage operator = _operators[account];
-        uint256 fromActive = amount < operator.active ? amount : operator.active;
-        uint256 rest = amount - fromActive;
-        uint256 fromUnbonding = rest < operator.unbonding ? rest : operator.unbonding;
-        operator.active -= uint208(fromActive);
-        operator.unbonding -= uint208(fromUnbonding);
-        taken = fromActive + fromUnbonding;
-        emit Slashed(account, taken, operator.active, operator.unbonding);
-        Membership storage membership = _memberships[modelId][account];
-        if (membership.serving) _setWeight(modelId, account, membership.leafPlusOne - 1, operator.active);
-        // Nobody gains by it, or whoever can bring a fault about could take stake, or get its own out early.
+        taken = _take(account, amount, modelId);
+        _setReputation(account, modelId, isGrave ? 0 : _reputations[modelId][account] / 2);
+        // INVARIANT: at least half is burnt, or whoever can bring a fault about could get its own stake out early.
+        returned = taken * (returnedBps < BPS / 2 ? returnedBps : BPS / 2) / BPS;
+        if (taken != returned) _send(address(0), taken - returned);
+        if (returned != 0) _send(slasher, returned);
+    }
+
+    /// @inheritdoc IStaking
+    function commend(address operator, bytes32 modelId) external {
+        if (msg.sender != slasher) revert NotSlasher(msg.sender);
+        uint256 reputation = _reputations[modelId][operator];
+        if (reputation < MAX_REPUTATION) _setReputation(operator, modelId, reputation + 1);
+    }
+
+    /// @inheritdoc IStaking
+    function reportEquivocation(
+        bytes32 jobId,
+        uint256 segment,
+        uint256 attempt,
+        address account,
+        bytes32[2] calldata links,
+        bytes[2] calldata signatures
+    ) external {
+        if (links[0] == links[1]) revert NoEquivocation(jobId, segment, account);
+        Member memory member = _memberOf(jobId, segment, attempt, account);
+        for (uint256 i = 0; i < 2; ++i) {
+            // What a member revealed bears the signature of its transaction.
+            if (i == 1 && signatures[1].length == 0 && member.link == links[1] && links[1] != 0) continue;
+            address signer = ECDSA.recover(resultDigestOf(jobId, segment, attempt, links[i]), signatures[i]);
+            if (signer != account) revert SignatureMismatch(account, signer);
+        }
+        bytes32 round = keccak256(abi.encode(jobId, segment, attempt));
+        if (_hasEquivocated[round][account]) revert AlreadyPenalised(jobId, segment, account);
+        _hasEquivocated[round][account] = true;
+        bytes32 modelId = IJobs(slasher).jobOf(jobId).modelId;
+        uint256 taken = _take(account, member.weight * equivocationPenaltyBps / BPS, modelId);
+        _setReputation(account, modelId, 0);
+        emit EquivocationPenalised(jobId, segment, account, attempt, taken);
         if (taken != 0) _send(address(0), taken);
     }
 
@@ -120,10 +171,11 @@ contract Staking is IStaking, ReentrancyGuard {
         if (membership.serving) revert AlreadyServing(msg.sender, modelId);
 
         membership.serving = true;
+        if (registry.trialCount(modelId) == 0) membership.admitted = true;
         operator.models.push(modelId);
         if (membership.leafPlusOne == 0) {
             uint256 added = _trees[modelId].addLeaf();
-            membership.leafPlusOne = added + 1;
+            membership.leafPlusOne = uint32(added + 1);
             _operatorAt[modelId][added] = msg.sender;
         }
         uint256 leaf = membership.leafPlusOne - 1;
@@ -147,6 +199,38 @@ contract Staking is IStaking, ReentrancyGuard {
         uint256 leaf = membership.leafPlusOne - 1;
         emit ServingStopped(modelId, msg.sender, leaf);
         _setWeight(modelId, msg.sender, leaf, 0);
+    }
+
+    /// @inheritdoc IStaking
+    function commitTrial(bytes32 modelId, uint256 trial, bytes32 commitment) external {
+        Membership storage membership = _requireCandidate(modelId);
+        registry.trialOf(modelId, trial);
+        uint256 answeredAt = _answeredAt[modelId][trial];
+        if (answeredAt != 0) revert TrialAnswered(modelId, trial, answeredAt);
+        membership.trial = uint16(trial);
+        membership.committedBlock = uint48(block.number);
+        membership.commitment = commitment;
+        emit TrialCommitted(modelId, msg.sender, trial, commitment);
+    }
+
+    /// @inheritdoc IStaking
+    function passTrial(bytes32 modelId, bytes32 answer, bytes32 salt) external {
+        Membership storage membership = _requireCandidate(modelId);
+        uint256 trial = membership.trial;
+        bytes32 actual = trialCommitmentOf(modelId, trial, msg.sender, answer, salt);
+        if (membership.commitment != actual) revert TrialCommitmentMismatch(membership.commitment, actual);
+        // An answer that was seen before it was committed to is no answer.
+        uint256 answeredAt = _answeredAt[modelId][trial];
+        if (membership.committedBlock >= block.number) revert BlockNotOver(membership.committedBlock, block.number);
+        if (answeredAt != 0 && membership.committedBlock >= answeredAt) revert TrialAnswered(modelId, trial, answeredAt);
+        bytes32 expected = registry.trialOf(modelId, trial);
+        bytes32 found = keccak256(abi.encode(ANSWER_TAG, answer));
+        if (found != expected) revert WrongAnswer(modelId, trial, expected, found);
+
+        if (answeredAt == 0) _answeredAt[modelId][trial] = block.number;
+        membership.admitted = true;
+        emit TrialPassed(modelId, msg.sender, trial);
+        _setWeight(modelId, msg.sender, membership.leafPlusOne - 1, _operators[msg.sender].active);
     }
 
     /// @inheritdoc IStaking
@@ -186,6 +270,46 @@ contract Staking is IStaking, ReentrancyGuard {
     }
 
     /// @inheritdoc IStaking
+    function isAdmitted(address operator, bytes32 modelId) external view returns (bool) {
+        return _memberships[modelId][operator].admitted;
+    }
+
+    /// @inheritdoc IStaking
+    function trialAnsweredAt(bytes32 modelId, uint256 trial) external view returns (uint256) {
+        return _answeredAt[modelId][trial];
+    }
+
+    /// @inheritdoc IStaking
+    function trialCommitmentOf(bytes32 modelId, uint256 trial, address operator, bytes32 answer, bytes32 salt)
+        public
+        view
+        returns (bytes32)
+    {
+        return keccak256(
+            abi.encode(TRIAL_TAG, block.chainid, address(this), modelId, trial, operator, answer, salt)
+        );
+    }
+
+    /// @inheritdoc IStaking
+    function reputationOf(address operator, bytes32 modelId) external view returns (uint256) {
+        return _reputations[modelId][operator];
+    }
+
+    /// @inheritdoc IStaking
+    function resultDigestOf(bytes32 jobId, uint256 segment, uint256 attempt, bytes32 link)
+        public
+        view
+        returns (bytes32)
+    {
+        // OpenZeppelin's EIP712 needs an instruction that chains of the Shanghai fork do not have.
+        bytes32 domain = keccak256(
+            abi.encode(DOMAIN_TYPEHASH, keccak256("Interlock"), keccak256("1"), block.chainid, address(this))
+        );
+        bytes32 result = keccak256(abi.encode(RESULT_TYPEHASH, jobId, segment, attempt, link));
+        return keccak256(abi.encodePacked(hex"1901", domain, result));
+    }
+
+    /// @inheritdoc IStaking
     function operatorAt(bytes32 modelId, uint256 leaf) external view returns (address) {
         return _operatorAt[modelId][leaf];
     }
@@ -200,6 +324,38 @@ contract Staking is IStaking, ReentrancyGuard {
         return _trees[modelId].totalAt(blockNumber);
     }
 
+    /// Takes what there is of an amount out of a bond, active first, and has the weight in one model follow.
+    function _take(address account, uint256 amount, bytes32 modelId) private returns (uint256 taken) {
+        Operator storage operator = _operators[account];
+        uint256 fromActive = amount < operator.active ? amount : operator.active;
+        uint256 rest = amount - fromActive;
+        uint256 fromUnbonding = rest < operator.unbonding ? rest : operator.unbonding;
+        operator.active -= uint208(fromActive);
+        operator.unbonding -= uint208(fromUnbonding);
+        taken = fromActive + fromUnbonding;
+        emit Slashed(account, taken, operator.active, operator.unbonding);
+        Membership storage membership = _memberships[modelId][account];
+        if (membership.serving) _setWeight(modelId, account, membership.leafPlusOne - 1, operator.active);
+    }
+
+    function _setReputation(address operator, bytes32 modelId, uint256 reputation) private {
+        if (_reputations[modelId][operator] == reputation) return;
+        _reputations[modelId][operator] = reputation;
+        emit ReputationChanged(modelId, operator, reputation);
+    }
+
+    function _memberOf(bytes32 jobId, uint256 segment, uint256 attempt, address account)
+        private
+        view
+        returns (Member memory)
+    {
+        Member[] memory members = IJobs(slasher).roundAt(jobId, segment, attempt).members;
+        for (uint256 i = 0; i < members.length; ++i) {
+            if (members[i].operator == account) return members[i];
+        }
+        revert IJobs.NotMember(jobId, segment, account);
+    }
+
     function _refreshWeights(address account, Operator storage operator) private {
         bytes32[] storage models = operator.models;
         for (uint256 i = 0; i < models.length; ++i) {
@@ -207,9 +363,16 @@ contract Staking is IStaking, ReentrancyGuard {
         }
     }
 
-    /// A bond below the minimum counts for nothing, so that splitting a stake into dust gains nothing either.
+    function _requireCandidate(bytes32 modelId) private view returns (Membership storage membership) {
+        membership = _memberships[modelId][msg.sender];
+        if (!membership.serving) revert NotServing(msg.sender, modelId);
+        if (membership.admitted) revert AlreadyAdmitted(msg.sender, modelId);
+    }
+
+    /// A bond below the minimum counts for nothing, so that splitting a stake into dust gains nothing either; nor does one
+    /// whose operator has still to pass its trial.
     function _setWeight(bytes32 modelId, address account, uint256 leaf, uint208 active) private {
-        uint208 weight = active < minimumStake ? 0 : active;
+        uint208 weight = active < minimumStake || !_memberships[modelId][account].admitted ? 0 : active;
         _trees[modelId].set(leaf, weight);
         emit WeightChanged(modelId, account, leaf, weight);
     }

@@ -66,22 +66,27 @@ interface IRegistry {
     error LastOutputNotPublic(LinkKind actual);
     error ShapeOutOfRange(uint256 segment);
     error ProofLengthOutOfRange(uint256 segment, uint32 proofBytes);
+    error TrialCountOutOfRange(uint256 count, uint256 maximum);
+    error UnknownTrial(bytes32 modelId, uint256 trial);
 
     /// @notice Registers a model and the verifier contract of each of its segments.
     /// Requirements: 1 to `MAX_SEGMENTS` segments; every verifier has code of the hash that its spec names; at every
     /// boundary the two sides have equal scale, shape and link kind (a link compares field elements, not their meaning);
-    /// the last output is public.
+    /// the last output is public; at most `MAX_TRIALS` trials.
     /// Emits {ModelRegistered}.
     /// @param manifestHash Keccak-256 of the manifest's bytes.
     /// @param manifestCid SHA-256 digest inside the manifest's CIDv0.
     /// @param specs One per segment, in order.
     /// @param verifiers One contract per segment, in the same order.
+    /// @param trials Hashes of answers that new workers have to find, `keccak256(abi.encode(ANSWER_TAG, answer))`, each for one
+    /// worker; see {IStaking.passTrial}. Without any, whoever bonds may serve.
     /// @return modelId See {modelIdOf}.
     function registerModel(
         bytes32 manifestHash,
         bytes32 manifestCid,
         SegmentSpec[] calldata specs,
-        address[] calldata verifiers
+        address[] calldata verifiers,
+        bytes32[] calldata trials
     ) external returns (bytes32 modelId);
 
     /// @notice Announces where the model's secret key lies, sealed to the workers that may serve it. Anyone may announce
@@ -89,13 +94,15 @@ interface IRegistry {
     /// Emits {AccessGranted}.
     function grantAccess(bytes32 modelId, bytes32 grantCid) external;
 
-    /// @notice The id of a model: `keccak256(abi.encode(MODEL_TAG, manifestHash, manifestCid, specs))`. It depends on
+    /// @notice The id of a model: `keccak256(abi.encode(MODEL_TAG, manifestHash, manifestCid, specs, trials))`. It depends on
     /// content alone, so it is the same on every chain, and whoever registers somebody else's model before them does
     /// exactly what they wanted to do.
-    function modelIdOf(bytes32 manifestHash, bytes32 manifestCid, SegmentSpec[] calldata specs)
-        external
-        pure
-        returns (bytes32);
+    function modelIdOf(
+        bytes32 manifestHash,
+        bytes32 manifestCid,
+        SegmentSpec[] calldata specs,
+        bytes32[] calldata trials
+    ) external pure returns (bytes32);
 
     /// @notice Whether the model is registered.
     function isRegistered(bytes32 modelId) external view returns (bool);
@@ -105,6 +112,12 @@ interface IRegistry {
 
     /// @notice One segment. Reverts with {UnknownSegment} where there is none.
     function segmentOf(bytes32 modelId, uint256 index) external view returns (Segment memory);
+
+    /// @notice How many trials a model has; zero for an unknown model.
+    function trialCount(bytes32 modelId) external view returns (uint256);
+
+    /// @notice The hash of one trial's answer. Reverts with {UnknownTrial} where there is none.
+    function trialOf(bytes32 modelId, uint256 index) external view returns (bytes32);
 
     /// @notice The manifest's hash and the digest inside its CID. Reverts with {UnknownModel}.
     function manifestOf(bytes32 modelId) external view returns (bytes32 manifestHash, bytes32 manifestCid);

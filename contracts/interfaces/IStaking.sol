@@ -15,6 +15,14 @@ interface IStaking {
     /// @notice The weight with which an operator counts in a model's draws changed. Replaying these rebuilds every draw.
     event WeightChanged(bytes32 indexed modelId, address indexed operator, uint256 leaf, uint256 weight);
 
+    event TrialCommitted(bytes32 indexed modelId, address indexed operator, uint256 trial, bytes32 commitment);
+    event TrialPassed(bytes32 indexed modelId, address indexed operator, uint256 trial);
+
+    event ReputationChanged(bytes32 indexed modelId, address indexed operator, uint256 reputation);
+    event EquivocationPenalised(
+        bytes32 indexed jobId, uint256 indexed segment, address indexed operator, uint256 attempt, uint256 amount
+    );
+
     error AmountIsZero();
     error InsufficientStake(address operator, uint256 required, uint256 available);
     error NotSlasher(address caller);
@@ -26,6 +34,13 @@ interface IStaking {
     error AlreadyServing(address operator, bytes32 modelId);
     error NotServing(address operator, bytes32 modelId);
     error TooManyModels(address operator, uint256 maximum);
+    error AlreadyAdmitted(address operator, bytes32 modelId);
+    error TrialAnswered(bytes32 modelId, uint256 trial, uint256 answeredAt);
+    error TrialCommitmentMismatch(bytes32 expected, bytes32 actual);
+    error WrongAnswer(bytes32 modelId, uint256 trial, bytes32 expected, bytes32 actual);
+    error NoEquivocation(bytes32 jobId, uint256 segment, address operator);
+    error SignatureMismatch(address expected, address actual);
+    error AlreadyPenalised(bytes32 jobId, uint256 segment, address operator);
     error BlockNotOver(uint256 blockNumber, uint256 current);
     error TransferFailed(address recipient, uint256 amount);
 
@@ -43,24 +58,57 @@ interface IStaking {
     /// @notice Pays out what has finished unbonding. Emits {Withdrawn}.
     function withdraw() external;
 
-    /// @notice Takes up to `amount` from an operator, active bond first, and burns it. The operator's weight
+    /// @notice Takes up to `amount` from an operator, active bond first; returns a share of it to the job contract, never more
+    /// than half, and burns the rest. The operator's weight
     /// follows at once in the draws of `modelId`, and in those of other models with the next {refreshWeights}: what a job's
     /// settling costs must not grow with how many models its members serve, or they could make it impossible.
     /// Requirements: the caller is the job contract. Emits {Slashed}, and {WeightChanged} if the model is still served.
+    /// @param isGrave Whether it was a contradicted output: then the operator's reputation is gone, else halved.
     /// @return taken What was there to take.
-    function slash(address operator, uint256 amount, bytes32 modelId) external returns (uint256 taken);
+    /// @return returned What of it the job contract got.
+    function slash(address operator, uint256 amount, bytes32 modelId, uint256 returnedBps, bool isGrave)
+        external
+        returns (uint256 taken, uint256 returned);
+
+    /// @notice Adds one to an operator's reputation for a model, up to `MAX_REPUTATION`.
+    /// Requirements: the caller is the job contract. Emits {ReputationChanged}.
+    function commend(address operator, bytes32 modelId) external;
+
+    /// @notice Penalises a member of a round, once, that signed two results for it, or one and revealed another. What it
+    /// loses is burnt.
+    /// @param links Two different links.
+    /// @param signatures Over {resultDigestOf} of each, with `s` in the lower half of the order; the second may be empty if
+    /// the member revealed that link.
+    /// Emits {EquivocationPenalised} and {Slashed}.
+    function reportEquivocation(
+        bytes32 jobId,
+        uint256 segment,
+        uint256 attempt,
+        address operator,
+        bytes32[2] calldata links,
+        bytes[2] calldata signatures
+    ) external;
 
     /// @notice Has an operator's weight follow its active bond in the draws of every model that it serves. Anyone may call
     /// it; bonding and unbonding do so too. Emits {WeightChanged} per model served.
     function refreshWeights(address operator) external;
 
-    /// @notice Enters the caller into the draws of a model.
+    /// @notice Enters the caller into the draws of a model: at once if the model has no trials or the caller has passed one
+    /// before, else as a candidate without weight until it passes one.
     /// Requirements: the model is registered; the caller has set an encryption key and bonded at least `minimumStake`.
     /// Emits {ServingStarted} and {WeightChanged}.
     function serve(bytes32 modelId) external;
 
     /// @notice Takes the caller out of future draws of a model. Emits {ServingStopped} and {WeightChanged}.
     function stopServing(bytes32 modelId) external;
+
+    /// @notice A candidate commits to its answer to one of the model's trials that nobody has answered; see
+    /// {trialCommitmentOf}. The last one counts. Emits {TrialCommitted}.
+    function commitTrial(bytes32 modelId, uint256 trial, bytes32 commitment) external;
+
+    /// @notice A candidate shows its answer, in a later block, and gets its weight. Each answer admits those only that had
+    /// committed to it before anybody showed it. Emits {TrialPassed} and {WeightChanged}.
+    function passTrial(bytes32 modelId, bytes32 answer, bytes32 salt) external;
 
     /// @notice Draws up to `count` distinct operators in proportion to the weights at the end of block `atBlock`.
     /// Member i is found with `keccak256(abi.encode(DRAW_TAG, seed, i)) mod remaining weight`; fewer are returned where
@@ -83,8 +131,31 @@ interface IStaking {
     /// @notice Whether the operator serves the model now.
     function isServing(address operator, bytes32 modelId) external view returns (bool);
 
+    /// @notice Whether the operator's bond counts in the model's draws while it serves it.
+    function isAdmitted(address operator, bytes32 modelId) external view returns (bool);
+
+    /// @notice The block in which a trial's answer was first shown; zero until then.
+    function trialAnsweredAt(bytes32 modelId, uint256 trial) external view returns (uint256);
+
+    /// @notice `keccak256(abi.encode(TRIAL_TAG, chainid, this, modelId, trial, operator, answer, salt))`.
+    function trialCommitmentOf(bytes32 modelId, uint256 trial, address operator, bytes32 answer, bytes32 salt)
+        external
+        view
+        returns (bytes32);
+
     /// @notice The operator at a leaf of a model's tree.
     function operatorAt(bytes32 modelId, uint256 leaf) external view returns (address);
+
+    /// @notice Settled segments of a model in which the operator stood behind the output, since its last contradiction; a
+    /// miss halves it. At most `MAX_REPUTATION`.
+    function reputationOf(address operator, bytes32 modelId) external view returns (uint256);
+
+    /// @notice EIP-712 digest of `Result(bytes32 jobId,uint256 segment,uint256 attempt,bytes32 link)` in the domain
+    /// `("Interlock", "1", chainid, this)`.
+    function resultDigestOf(bytes32 jobId, uint256 segment, uint256 attempt, bytes32 link)
+        external
+        view
+        returns (bytes32);
 
     /// @notice How many leaves a model's tree has.
     function leafCount(bytes32 modelId) external view returns (uint256);

@@ -11,16 +11,17 @@ library Policies {
     /// Members of all committees of a job: a draw passes over every earlier one, and has to fit into a transaction
     /// (EIP-7825).
     uint256 internal constant MAX_MEMBERS = 192;
+    /// Committees that a job may replace.
+    uint256 internal constant MAX_REDRAWS = 4;
 
-    /// What a job can last at most: two windows for the input; five a segment (to commit, then up to one more until somebody
-    /// draws, the draw itself, to reveal, to settle) but three for the last, which has no draw; one for drawing the proofs;
-    /// two for proving.
-    uint256 internal constant LONGEST_JOB_SECONDS = (2 + 5 * (MAX_SEGMENTS - 1) + 3 + 1 + 2) * MAX_WINDOW_SECONDS;
+    /// When everything lapses that is not decided by then, counted from a job's start. Without challenges, redraws and
+    /// contested segments a job lasts at most 84 windows, which is half of it.
+    uint256 internal constant JOB_SECONDS = 7 days;
 
     /// @notice Reverts unless every field is within its bounds.
     /// @param segments Of the model.
     /// @param minimumSeconds The least length of a window, fixed when the contracts were deployed.
-    function validate(Policy calldata policy, uint256 segments, uint256 minimumSeconds) internal pure {
+    function validate(Policy memory policy, uint256 segments, uint256 minimumSeconds) internal pure {
         if (policy.committeeSize == 0 || policy.committeeSize > MAX_COMMITTEE) {
             revert IJobs.CommitteeSizeOutOfRange(policy.committeeSize, MAX_COMMITTEE);
         }
@@ -34,6 +35,7 @@ library Policies {
         _validateWindow(policy.commitSeconds, minimumSeconds);
         _validateWindow(policy.revealSeconds, minimumSeconds);
         _validateWindow(policy.proveSeconds, minimumSeconds);
+        _validateWindow(policy.challengeSeconds, minimumSeconds);
     }
 
     function _validateWindow(uint256 window, uint256 minimum) private pure {
