@@ -18,9 +18,13 @@ def migrate(ledger: Ledger) -> None:
         "unbonding_seconds",
         "minimum_fee_wei",
         "minimum_window_seconds",
+        "max_running_jobs",
         "miss_penalty_bps",
         "contradiction_penalty_bps",
         "prover_share_bps",
+        "fault_share_bps",
+        "challenger_share_bps",
+        "requester_share_bps",
     )
     parameters = tuple(int(ledger.parameters[name]) for name in names)
     receipt = ledger.deploy("Jobs", registry, verifier, parameters)

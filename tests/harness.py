@@ -46,8 +46,8 @@ TEST_CACHE = project_root() / "build" / "test-cache"
 MAX_SEALED_BYTES = 1 << 20
 FEE_WEI = ETHER // 7  # no multiple of anything, so that rounding shows
 MORE_THAN_HALF = 5_001
-ALL_PROVED = Policy(3, MORE_THAN_HALF, 1_000, 600, 600, 600, 600)
-NONE_PROVED = Policy(3, MORE_THAN_HALF, 0, 600, 600, 600, 600)
+ALL_PROVED = Policy(3, MORE_THAN_HALF, 1_000, 600, 600, 600, 600, 600)
+NONE_PROVED = Policy(3, MORE_THAN_HALF, 0, 600, 600, 600, 600, 600)
 
 
 def honest(segment: int, place: int, outputs: Elements) -> Elements:
@@ -300,7 +300,8 @@ class Play:
     def commitment(self, segment: int, operator: Address, link: Link, salt: bytes) -> bytes:
         """What a member commits to."""
         connection, jobs = self.contracts.connection, self.contracts.jobs
-        return hashing.commitment(connection.chain_id, jobs.address, self.job, segment, operator, link, salt)
+        attempt = jobs.job_of(self.job).attempts[segment]
+        return hashing.commitment(connection.chain_id, jobs.address, self.job, segment, attempt, operator, link, salt)
 
     def _keys(self, segment: int) -> list[bytes]:
         """To whom the input of a segment is sealed; behind the last segment stands the requester."""

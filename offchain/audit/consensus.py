@@ -91,7 +91,14 @@ def check_votes(record: ChainRecord, segment: int) -> str:
         if call is None:  # an operator may be a contract: the salt is somewhere inside its own calldata
             continue
         opening = hashing.commitment(
-            record.chain_id, record.jobs, record.job.id, segment, member.operator, member.link, call["salt"]
+            record.chain_id,
+            record.jobs,
+            record.job.id,
+            segment,
+            record.job.attempts[segment],
+            member.operator,
+            member.link,
+            call["salt"],
         )
         require_equal(f"opening of {member.operator}'s commitment", member.commitment, opening)
         opened += 1

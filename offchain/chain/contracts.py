@@ -16,11 +16,13 @@ from offchain.chain.errors import WrongChain
 from offchain.chain.sender import Receipt, Sender
 from offchain.protocol.duties import JobView
 from offchain.protocol.links import LinkKind
-from offchain.protocol.types import Address, Job, JobId, Link, Member, ModelId, Phase, Policy, Round
+from offchain.protocol.types import ZERO_HASH, Address, Job, JobId, Link, Member, ModelId, Phase, Policy, Round
 
 LATEST: Literal["latest"] = "latest"
 PROVE_GAS = 8_000_000
 """Limit of a proof's transaction: the adapter sets 4M aside for the verifier, whatever that uses of it."""
+CHALLENGE_GAS = 16_000_000
+"""Limit of a challenge's transaction, which may copy a committee and slash another besides."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class JobRequest:
     result_key: bytes
     salt: bytes
     policy: Policy
+    route_cid: bytes = ZERO_HASH
 
 
 class _Bound:
@@ -80,9 +83,11 @@ class Registry(_Bound):
         manifest_cid: bytes,
         specs: Sequence[tuple[object, ...]],
         verifiers: Sequence[str],
+        trials: Sequence[bytes] = (),
     ) -> Receipt:
         """Register a model. ``specs`` are ``SegmentRecord.spec()``; ``manifest_cid`` is the digest inside the CID."""
-        return self._write(sender, "registerModel", manifest_hash, manifest_cid, list(specs), list(verifiers))
+        content = (manifest_hash, manifest_cid, list(specs), list(verifiers), list(trials))
+        return self._write(sender, "registerModel", *content)
 
     def grant_access(self, sender: Sender, model_id: ModelId, grant_cid: bytes) -> Receipt:
         """Announce where the model's secret key lies, sealed to workers."""
@@ -95,6 +100,11 @@ class Registry(_Bound):
     def segment_count(self, model_id: ModelId) -> int:
         """Number of segments; zero for an unknown model."""
         return int(self._read("segmentCount", model_id))
+
+    def trials_of(self, model_id: ModelId) -> tuple[bytes, ...]:
+        """Hashes of the answers that new workers have to find; none for an unknown model."""
+        count = int(self._read("trialCount", model_id))
+        return tuple(bytes(self._read("trialOf", model_id, index)) for index in range(count))
 
     def manifest_of(self, model_id: ModelId) -> tuple[bytes, bytes]:
         """The manifest's hash and the digest inside its CID."""
@@ -162,6 +172,40 @@ class Staking(_Bound):
         """Have an operator's weight follow its bond in the draws of every model that it serves; anyone may."""
         return self._write(sender, "refreshWeights", operator)
 
+    def commit_trial(self, sender: Sender, model_id: ModelId, trial: int, commitment: bytes) -> Receipt:
+        """Commit to the answer to one of a model's trials; see :func:`offchain.protocol.hashing.trial_commitment`."""
+        return self._write(sender, "commitTrial", model_id, trial, commitment)
+
+    def pass_trial(self, sender: Sender, model_id: ModelId, answer: bytes, salt: bytes) -> Receipt:
+        """Show the answer that was committed to in an earlier block."""
+        return self._write(sender, "passTrial", model_id, answer, salt)
+
+    def report_equivocation(
+        self,
+        sender: Sender,
+        job: JobId,
+        segment: int,
+        attempt: int,
+        operator: str,
+        links: tuple[Link, Link],
+        signatures: tuple[bytes, bytes],
+    ) -> Receipt:
+        """Penalise a member that signed two results, or one and revealed another (then the second signature is empty)."""
+        evidence = (job, segment, attempt, operator, list(links), list(signatures))
+        return self._write(sender, "reportEquivocation", *evidence)
+
+    def is_admitted(self, operator: str, model_id: ModelId) -> bool:
+        """Whether the operator's bond counts in the model's draws while it serves it."""
+        return bool(self._read("isAdmitted", operator, model_id))
+
+    def trial_answered_at(self, model_id: ModelId, trial: int) -> int:
+        """The block in which a trial's answer was first shown; zero until then."""
+        return int(self._read("trialAnsweredAt", model_id, trial))
+
+    def reputation_of(self, operator: str, model_id: ModelId) -> int:
+        """Settled segments that the operator stood behind since its last contradiction; a miss halves it."""
+        return int(self._read("reputationOf", operator, model_id))
+
     def minimum_stake(self) -> int:
         """The least active bond (wei) that counts in draws."""
         return int(self._read("minimumStake"))
@@ -208,8 +252,17 @@ class Jobs(_Bound):
 
     def request(self, sender: Sender, what: JobRequest, fee_wei: int) -> Receipt:
         """Escrow the fee and open a job; its id is :func:`offchain.protocol.hashing.job_id`."""
-        arguments = (what.model_id, what.input_link, what.result_key, what.salt, astuple(what.policy))
+        policy = astuple(what.policy)
+        arguments = (what.model_id, what.input_link, what.result_key, what.salt, what.route_cid, policy)
         return self._write(sender, "request", arguments, value_wei=fee_wei)
+
+    def admit(self, sender: Sender, model_id: ModelId) -> Receipt:
+        """Start the queued job of a model whose turn it is."""
+        return self._write(sender, "admit", model_id)
+
+    def cancel(self, sender: Sender, job: JobId) -> Receipt:
+        """Take a queued job back."""
+        return self._write(sender, "cancel", job)
 
     def draw(self, sender: Sender, job: JobId) -> Receipt:
         """Make the draw that is due."""
@@ -218,6 +271,10 @@ class Jobs(_Bound):
     def provide_input(self, sender: Sender, job: JobId, input_cid: bytes) -> Receipt:
         """Say where the sealed input lies."""
         return self._write(sender, "provideInput", job, input_cid)
+
+    def reseal(self, sender: Sender, job: JobId, activation_cid: bytes) -> Receipt:
+        """Say where an output lies, sealed to a committee that was drawn anew."""
+        return self._write(sender, "reseal", job, activation_cid)
 
     def commit(self, sender: Sender, job: JobId, commitment: bytes) -> Receipt:
         """Commit to an output."""
@@ -236,6 +293,16 @@ class Jobs(_Bound):
     ) -> Receipt:
         """Prove a segment that was drawn for it."""
         return self._write(sender, "prove", job, segment, proof, list(instances), proof_cid, gas=PROVE_GAS)
+
+    def announce(self, sender: Sender, job: JobId, segment: int, announcement: bytes) -> Receipt:
+        """Bind the sender to a proof; see :func:`offchain.protocol.hashing.announcement`."""
+        return self._write(sender, "announce", job, segment, announcement)
+
+    def challenge(
+        self, sender: Sender, job: JobId, segment: int, proof: bytes, instances: Sequence[int], proof_cid: bytes
+    ) -> Receipt:
+        """Decide a contested segment, or overturn a settled one, with a proof that was announced."""
+        return self._write(sender, "challenge", job, segment, proof, list(instances), proof_cid, gas=CHALLENGE_GAS)
 
     def finalise(self, sender: Sender, job: JobId) -> Receipt:
         """Pay everybody, by credit, and close the job."""
@@ -257,6 +324,15 @@ class Jobs(_Bound):
         """What the account may claim, in wei."""
         return int(self._read("creditOf", account))
 
+    def load_of(self, model_id: ModelId) -> tuple[int, int]:
+        """How many jobs of a model run, and how many entries its queue has (cancelled ones included)."""
+        running, queued = self._read("loadOf", model_id)
+        return int(running), int(queued)
+
+    def max_running_jobs(self) -> int:
+        """How many jobs of one model may run at a time."""
+        return int(self._read("maxRunningJobs"))
+
     def minimum_fee(self) -> int:
         """The least fee of a job, in wei."""
         return int(self._read("minimumFeeWei"))
@@ -276,41 +352,64 @@ class Jobs(_Bound):
             TransactionRefused: ``UnknownJob``.
         """
         raw = self._read("jobOf", job, block=block)
+        segments, attempts = raw[3], raw[18]
         return Job(
             id=job,
             requester=Address(raw[0]),
             phase=Phase(raw[1]),
             segment=raw[2],
-            segments=raw[3],
+            segments=segments,
             proofs_due=raw[4],
-            frozen_block=raw[5],
-            seed_block=raw[6],
-            deadline=raw[7],
-            model_id=ModelId(bytes(raw[8])),
-            input_link=Link(bytes(raw[9])),
-            input_cid=bytes(raw[10]),
-            result_key=bytes(raw[11]),
-            fee_wei=raw[12],
-            policy=Policy(*raw[13]),
-            evidence_root=bytes(raw[14]),
+            redraws=raw[5],
+            frozen_block=raw[6],
+            seed_block=raw[7],
+            deadline=raw[8],
+            ends_at=raw[9],
+            closed_at=raw[10],
+            model_id=ModelId(bytes(raw[11])),
+            input_link=Link(bytes(raw[12])),
+            input_cid=bytes(raw[13]),
+            result_key=bytes(raw[14]),
+            route_cid=bytes(raw[15]),
+            fee_wei=raw[16],
+            policy=Policy(*raw[17]),
+            attempts=tuple((attempts >> (16 * segment)) & 0xFFFF for segment in range(segments)),
+            evidence_root=bytes(raw[19]),
         )
 
     def round_of(self, job: JobId, segment: int, block: BlockIdentifier = LATEST) -> Round:
-        """One segment's round; empty until its committee is drawn."""
-        raw = self._read("roundOf", job, segment, block=block)
-        return Round(
-            total_weight=raw[0],
-            settled_link=Link(bytes(raw[1])),
-            settled_weight=raw[2],
-            prover=Address(raw[3]),
-            proved_by=Address(raw[4]),
-            proof_hash=bytes(raw[5]),
-            proof_cid=bytes(raw[6]),
-            members=tuple(
-                Member(Address(member[0]), member[1], bytes(member[2]), Link(bytes(member[3])), bytes(member[4]))
-                for member in raw[7]
-            ),
-        )
+        """The attempt at a segment that counts; empty until its committee is drawn."""
+        return _round(self._read("roundOf", job, segment, block=block))
+
+    def round_at(self, job: JobId, segment: int, attempt: int, block: BlockIdentifier = LATEST) -> Round:
+        """Any attempt at a segment; attempts are numbered from zero."""
+        return _round(self._read("roundAt", job, segment, attempt, block=block))
+
+
+def _round(raw: Any) -> Round:
+    return Round(
+        total_weight=raw[0],
+        settled_link=Link(bytes(raw[1])),
+        settled_weight=raw[2],
+        prover=Address(raw[3]),
+        proved_by=Address(raw[4]),
+        overturned=raw[5],
+        proof_hash=bytes(raw[6]),
+        proof_cid=bytes(raw[7]),
+        members=tuple(
+            Member(
+                operator=Address(member[0]),
+                announced_block=member[1],
+                sealed_for=member[2],
+                weight=member[3],
+                commitment=bytes(member[4]),
+                link=Link(bytes(member[5])),
+                activation_cid=bytes(member[6]),
+                announcement=bytes(member[7]),
+            )
+            for member in raw[8]
+        ),
+    )
 
 
 @dataclass(frozen=True)

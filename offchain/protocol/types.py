@@ -18,28 +18,46 @@ Address = NewType("Address", str)
 ZERO_HASH = bytes(32)
 ZERO_ADDRESS = Address("0x" + "00" * 20)
 
+UNAVAILABLE = Link((1).to_bytes(32, "big"))
+"""Revealed in place of an output: the round's input cannot be fetched, opened or matched with its link."""
+BAD_INPUT = Link((2).to_bytes(32, "big"))
+"""Revealed in place of an output: the round's input cannot be worked on as the job asks."""
+
+
+def is_output(link: bytes) -> bool:
+    """Whether a revealed link stands for an output: it is not zero and no vote."""
+    return link > BAD_INPUT
+
 
 class Phase(IntEnum):
     """Where a job stands; see ``Phase`` in ``IJobs.sol``."""
 
     NONE = 0
-    REQUESTED = 1
-    AWAITING_INPUT = 2
-    COMMITTING = 3
-    DRAWING = 4
-    REVEALING = 5
-    SETTLING = 6
-    SAMPLING = 7
-    PROVING = 8
-    FINALISABLE = 9
-    FINALISED = 10
-    EXPIRED = 11
-    FAILED = 12
+    QUEUED = 1
+    REQUESTED = 2
+    AWAITING_INPUT = 3
+    COMMITTING = 4
+    DRAWING = 5
+    REVEALING = 6
+    SETTLING = 7
+    CONTESTED = 8
+    SAMPLING = 9
+    PROVING = 10
+    CHALLENGEABLE = 11
+    FINALISABLE = 12
+    FINALISED = 13
+    EXPIRED = 14
+    FAILED = 15
 
     @property
     def is_terminal(self) -> bool:
         """Whether nothing can happen to the job any more."""
         return self in (Phase.FINALISED, Phase.FAILED)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a proof can still change the job: from the first draw on, until it is decided."""
+        return Phase.AWAITING_INPUT <= self <= Phase.CHALLENGEABLE
 
 
 class Label(IntEnum):
@@ -58,10 +76,15 @@ class Reason(IntEnum):
     NONE = 0
     NO_QUORUM = 1
     TIMED_OUT = 2
-    MISSED_COMMIT = 3
-    MISSED_REVEAL = 4
-    MISSED_PROOF = 5
-    CONTRADICTED_PROOF = 6
+    TOO_FEW_ACTED = 3
+    INPUT_UNAVAILABLE = 4
+    BAD_INPUT = 5
+    CANCELLED = 6
+    MISSED_COMMIT = 7
+    MISSED_REVEAL = 8
+    MISSED_PROOF = 9
+    CONTRADICTED_PROOF = 10
+    WITHHELD_ACTIVATION = 11
 
 
 @dataclass(frozen=True)
@@ -75,11 +98,20 @@ class Policy:
     commit_seconds: int
     reveal_seconds: int
     prove_seconds: int
+    challenge_seconds: int
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the chain stores it. ``phase`` is the stored phase; time may have moved on."""
+    """A job as the chain stores it. ``phase`` is the stored phase; time may have moved on.
+
+    Args:
+        redraws: how often a committee was replaced because too few of it committed.
+        ends_at: when everything lapses that is not finalisable by then; zero while queued.
+        closed_at: when it was finalised or failed; zero until then.
+        route_cid: digest inside the CID of the route document; zero if there is none.
+        attempts: the attempt at each segment that counts.
+    """
 
     id: JobId
     requester: Address
@@ -87,38 +119,57 @@ class Job:
     segment: int
     segments: int
     proofs_due: int
+    redraws: int
     frozen_block: int
     seed_block: int
     deadline: int
+    ends_at: int
+    closed_at: int
     model_id: ModelId
     input_link: Link
     input_cid: bytes
     result_key: bytes
+    route_cid: bytes
     fee_wei: int
     policy: Policy
+    attempts: tuple[int, ...]
     evidence_root: bytes
 
 
 @dataclass(frozen=True)
 class Member:
-    """A committee member's part in a round. ``link`` and ``activation_cid`` are zero until it reveals."""
+    """A committee member's part in a round. ``link`` and ``activation_cid`` are zero until it reveals.
+
+    Args:
+        announced_block: when it announced a proof; zero if it has not.
+        sealed_for: the next segment's attempt whose committee its activation is sealed to.
+        announcement: see :func:`offchain.protocol.hashing.announcement`.
+    """
 
     operator: Address
     weight: int
     commitment: bytes
     link: Link
     activation_cid: bytes
+    announced_block: int = 0
+    sealed_for: int = 0
+    announcement: bytes = ZERO_HASH
 
 
 @dataclass(frozen=True)
 class Round:
-    """One segment's round; empty until its committee is drawn."""
+    """One attempt at a segment; empty until its committee is drawn.
+
+    Args:
+        overturned: whether a proof replaced what a quorum had agreed on.
+    """
 
     total_weight: int
     settled_link: Link
     settled_weight: int
     prover: Address
     proved_by: Address
+    overturned: bool
     proof_hash: bytes
     proof_cid: bytes
     members: tuple[Member, ...]
@@ -139,4 +190,6 @@ class Round:
         """What stands behind the segment's output, as ``Jobs.labelOf`` says it."""
         if self.settled_link == ZERO_HASH:
             return Label.NONE
-        return Label.PROVED if self.proof_hash != ZERO_HASH else Label.AGREED
+        if self.proof_hash != ZERO_HASH:
+            return Label.PROVED
+        return Label.AGREED if len(self.supporters) > 1 else Label.UNPROVED

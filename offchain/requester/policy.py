@@ -15,6 +15,7 @@ DEFAULT_POLICY = Policy(
     commit_seconds=120,
     reveal_seconds=120,
     prove_seconds=300,
+    challenge_seconds=300,
 )
 """Three workers a segment, three fifths of their stake, every segment proved."""
 
@@ -46,6 +47,7 @@ def read_policy(changes: dict[str, object]) -> Policy:
         "commit_seconds": window,
         "reveal_seconds": window,
         "prove_seconds": window,
+        "challenge_seconds": window,
     }
     for name, (least, most) in bounds.items():
         value = getattr(policy, name)

@@ -103,7 +103,7 @@ class Requester:
             InvalidInputError: naming the field of the policy.
         """
         least = self._contracts.jobs.minimum_window_seconds()
-        for name in ("input_seconds", "commit_seconds", "reveal_seconds", "prove_seconds"):
+        for name in ("input_seconds", "commit_seconds", "reveal_seconds", "prove_seconds", "challenge_seconds"):
             if getattr(policy, name) < least:
                 problem = f"{getattr(policy, name)} is less than these contracts allow"
                 raise InvalidInputError(f"policy.{name}", problem, f"use at least {least}")

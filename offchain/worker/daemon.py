@@ -270,6 +270,7 @@ class Worker:
             self._contracts.jobs.address,
             job,
             segment,
+            view.job.attempts[segment],
             self._me,
             work.link,
             work.salt,

@@ -16,7 +16,7 @@ from offchain.chain.sender import Receipt, Sender
 from offchain.protocol import hashing
 from offchain.protocol.field import encode_elements
 from offchain.protocol.links import LinkKind
-from offchain.protocol.types import Job, JobId, Link, ModelId, Phase, Policy, Round
+from offchain.protocol.types import ZERO_HASH, Job, JobId, Link, ModelId, Phase, Policy, Round, is_output
 from tests.local_chain import ETHER, InstantSender, LocalChain
 
 PROOF_BYTES = 256
@@ -29,6 +29,7 @@ POLICY = Policy(
     commit_seconds=200,
     reveal_seconds=300,
     prove_seconds=400,
+    challenge_seconds=500,
 )
 FEE = 3 * 10**15 + 7
 STAKES = (2 * ETHER + 1, 3 * ETHER + 7, 3 * ETHER + 13)
@@ -76,19 +77,28 @@ class Stage:
         address = self.chain.deploy(self.owner, "VerifierMock", answer, circuit)
         return address, keccak(bytes(self.chain.connection.web3.eth.get_code(address)))
 
-    def register(self, specs: Sequence[Mapping[str, Any]], verifiers: Sequence[str], name: str = "model") -> ModelId:
+    def register(
+        self,
+        specs: Sequence[Mapping[str, Any]],
+        verifiers: Sequence[str],
+        name: str = "model",
+        trials: Sequence[bytes] = (),
+    ) -> ModelId:
         """Register a model."""
         manifest_hash, manifest_cid = keccak(name.encode()), keccak(b"cid" + name.encode())
-        self.contracts.registry.register_model(self.owner, manifest_hash, manifest_cid, as_abi(specs), verifiers)
-        return ModelId(hashing.model_id(manifest_hash, manifest_cid, as_abi(specs)))
+        content = (manifest_hash, manifest_cid, as_abi(specs))
+        self.contracts.registry.register_model(self.owner, *content, verifiers, trials)
+        return ModelId(hashing.model_id(*content, trials))
 
-    def register_segments(self, segments: int, name: str = "model", answer: int = TRUE) -> ModelId:
+    def register_segments(
+        self, segments: int, name: str = "model", answer: int = TRUE, trials: Sequence[bytes] = ()
+    ) -> ModelId:
         """Register a model of so many segments in a row, the last with a public output."""
         mocks = [self.mock(answer, circuit) for circuit in range(segments)]
         specs = [spec(code_hash) for _, code_hash in mocks]
         specs[-1]["output_kind"] = LinkKind.PUBLIC
         self.verifiers = tuple(address for address, _ in mocks)
-        return self.register(specs, self.verifiers, name)
+        return self.register(specs, self.verifiers, name, trials)
 
     def join(self, worker: Sender, stake_wei: int, model: ModelId | None = None) -> None:
         """Bond and serve."""
@@ -144,7 +154,7 @@ class Play:
     stage: Stage
     job: JobId
     requester: Sender
-    secrets: dict[tuple[int, str], tuple[Link, bytes]] = field(default_factory=dict)
+    secrets: dict[tuple[int, int, str], tuple[Link, bytes]] = field(default_factory=dict)
 
     @property
     def jobs(self) -> Any:
@@ -181,7 +191,7 @@ class Play:
         segment = self.record.segment
         link = self.truth(segment) if link is None else link
         salt = keccak(worker.address.encode() + bytes([segment]))
-        self.secrets[segment, worker.address] = (link, salt)
+        self.secrets[segment, self.attempt(segment), worker.address] = (link, salt)
         return self.jobs.commit(worker, self.job, self.commitment(worker, segment, link, salt))
 
     def commitment(self, worker: Sender, segment: int, link: Link, salt: bytes) -> bytes:
@@ -191,14 +201,24 @@ class Play:
             self.jobs.address,
             self.job,
             segment,
-            worker.address,
+            self.attempt(segment),
+            worker.address,  # type: ignore[arg-type]
             link,
-            salt,  # type: ignore[arg-type]
+            salt,
         )
 
+    def attempt(self, segment: int) -> int:
+        """The attempt at a segment that counts."""
+        return self.record.attempts[segment]
+
     def reveal(self, worker: Sender) -> Receipt:
-        link, salt = self.secrets[self.record.segment, worker.address]
-        return self.jobs.reveal(worker, self.job, link, salt, keccak(b"activation" + worker.address.encode()))
+        segment = self.record.segment
+        link, salt = self.secrets[segment, self.attempt(segment), worker.address]
+        cid = keccak(b"activation" + worker.address.encode()) if is_output(link) else ZERO_HASH
+        return self.jobs.reveal(worker, self.job, link, salt, cid)
+
+    def reseal(self, worker: Sender) -> Receipt:
+        return self.jobs.reseal(worker, self.job, keccak(b"resealed" + worker.address.encode()))
 
     def settle(self) -> Receipt:
         return self.jobs.settle(self.stage.owner, self.job)
@@ -209,9 +229,13 @@ class Play:
     def finalise(self) -> Receipt:
         return self.jobs.finalise(self.stage.owner, self.job)
 
-    def proof(self, segment: int) -> tuple[bytes, tuple[int, ...]]:
-        """What the mock verifiers take for a proof between the links that everybody honest agrees on."""
-        opening = self.stage._boundary(segment)
+    def proof(self, segment: int, opening: bytes | None = None) -> tuple[bytes, tuple[int, ...]]:
+        """What the mock verifiers take for a proof between the links that everybody honest agrees on.
+
+        Args:
+            opening: the commitment that it opens with, if it is another one.
+        """
+        opening = opening or self.stage._boundary(segment)
         if segment + 1 == self.record.segments:
             return opening.ljust(PROOF_BYTES, b"\1"), OUTPUT
         return (opening + self.stage._boundary(segment + 1)).ljust(PROOF_BYTES, b"\1"), ()
@@ -221,6 +245,34 @@ class Play:
         worker = worker or self.stage.by_address(self.round(segment).prover)
         fields = {"proof": proof, "instances": instances, "proof_cid": keccak(b"proof")} | changes
         return self.jobs.prove(worker, self.job, segment, fields["proof"], fields["instances"], fields["proof_cid"])
+
+    def announce(self, segment: int, worker: Sender, **changes: Any) -> Receipt:
+        """Bind a worker to the proof that :meth:`prove` or :meth:`challenge` would send for it."""
+        proof, instances = self.proof(segment)
+        fields = {"proof": proof, "instances": instances} | changes
+        hashed = hashing.proof_hash(fields["proof"], fields["instances"])
+        return self.jobs.announce(worker, self.job, segment, self.announcement(segment, worker, hashed))
+
+    def announcement(self, segment: int, worker: Sender, hashed: bytes) -> bytes:
+        connection = self.stage.contracts.connection
+        return hashing.announcement(
+            connection.chain_id,
+            self.jobs.address,
+            self.job,
+            segment,
+            self.attempt(segment),
+            worker.address,  # type: ignore[arg-type]
+            hashed,
+        )
+
+    def challenge(self, segment: int, worker: Sender, *, announced: bool = False, **changes: Any) -> Receipt:
+        """Announce, unless that is done, and challenge."""
+        proof, instances = self.proof(segment)
+        fields = {"proof": proof, "instances": instances, "proof_cid": keccak(b"proof")} | changes
+        if not announced:
+            self.announce(segment, worker, proof=fields["proof"], instances=fields["instances"])
+        arguments = (fields["proof"], fields["instances"], fields["proof_cid"])
+        return self.jobs.challenge(worker, self.job, segment, *arguments)
 
     # --- whole stretches ---
 
