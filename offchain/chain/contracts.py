@@ -190,7 +190,7 @@ class Staking(_Bound):
         links: tuple[Link, Link],
         signatures: tuple[bytes, bytes],
     ) -> Receipt:
-        """Penalise a member that signed two results, or one and revealed another (then the second signature is empty)."""
+        """Penalise a member that signed two results, or one and revealed another (then with an empty signature)."""
         evidence = (job, segment, attempt, operator, list(links), list(signatures))
         return self._write(sender, "reportEquivocation", *evidence)
 

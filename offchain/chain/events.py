@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from eth_hash.auto import keccak
 from eth_utils.abi import event_abi_to_log_topic
 from web3._utils.events import get_event_data
 
@@ -14,6 +15,11 @@ from offchain.chain.connection import CONTRACTS, Connection, artefact
 from offchain.chain.contracts import Contracts
 
 MAX_BLOCKS_PER_QUERY = 2_000
+_POLICY = "(uint8,uint16,uint16,uint32,uint32,uint32,uint32,uint32)"
+JOB_REQUESTED = (
+    "0x" + keccak(f"JobRequested(bytes32,address,bytes32,bytes32,bytes32,bytes32,uint256,{_POLICY})".encode()).hex()
+)
+"""Topic of ``IJobs.JobRequested``."""
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, Address, Job, Phase, Round
+from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, Address, Job, Member, Phase, Round, is_output
 
 
 class Action(Enum):
     """Something that an account can do for a job."""
 
+    ADMIT = "admit"
     DRAW = "draw"
     PROVIDE_INPUT = "provide input"
+    RESEAL = "reseal"
     COMMIT = "commit"
     REVEAL = "reveal"
     SETTLE = "settle"
     PROVE = "prove"
+    CHALLENGE = "challenge"
     FINALISE = "finalise"
     EXPIRE = "expire"
 
@@ -75,28 +78,72 @@ def duties_of(view: JobView, account: Address) -> tuple[Duty, ...]:
     """List what an account has to do now, most urgent first.
 
     Housekeeping (draws, settling, finalising, expiring) falls to everybody who has a part in the job, in turn: the
-    requester first, then the members of the round under way in the order in which they were drawn.
+    requester first, then the members of the round under way in the order in which they were drawn. A queued job's
+    requester tries to have its model's next job admitted, whosever that is.
 
     Args:
         view: the job at one block.
         account: the requester, a member of some committee, or a stranger (who has no duties).
     """
+    return (*_due_of_phase(view, account), *_challenges(view, account))
+
+
+def _due_of_phase(view: JobView, account: Address) -> tuple[Duty, ...]:
     action = _HOUSEKEEPING.get(view.phase)
     if action is not None:
         return _housekeeping(view, account, action)
-    segment = view.job.segment
-    if view.phase is Phase.AWAITING_INPUT and account == view.job.requester:
-        return (Duty(Action.PROVIDE_INPUT, 0),)
+    if account == view.job.requester:
+        if view.phase is Phase.QUEUED:
+            return (Duty(Action.ADMIT, 0),)
+        if view.phase is Phase.AWAITING_INPUT:
+            return (Duty(Action.PROVIDE_INPUT, 0),)
     if view.phase is Phase.PROVING:
         return _proofs(view, account)
-    member = view.round.member(account)
-    if member is None:
-        return ()
-    if view.phase is Phase.COMMITTING and member.commitment == ZERO_HASH:
-        return (Duty(Action.COMMIT, segment),)
-    if view.phase is Phase.REVEALING and member.commitment != ZERO_HASH and member.link == ZERO_HASH:
-        return (Duty(Action.REVEAL, segment),)
+    if view.phase is Phase.COMMITTING:
+        return (*_reseal(view, account), *_commit(view, account))
+    if view.phase is Phase.REVEALING:
+        member = view.round.member(account)
+        if member is not None and member.commitment != ZERO_HASH and member.link == ZERO_HASH:
+            return (Duty(Action.REVEAL, view.job.segment),)
     return ()
+
+
+def _commit(view: JobView, account: Address) -> tuple[Duty, ...]:
+    member = view.round.member(account)
+    if member is None or member.commitment != ZERO_HASH:
+        return ()
+    return (Duty(Action.COMMIT, view.job.segment),)
+
+
+def _reseal(view: JobView, account: Address) -> tuple[Duty, ...]:
+    """A committee that was drawn anew needs the output of the segment before it, sealed to its members."""
+    segment = view.job.segment
+    if segment == 0:
+        return ()
+    waiting = [member.operator for member in view.rounds[segment - 1].supporters if _is_behind(view, member)]
+    return (Duty(Action.RESEAL, segment - 1),) if account in waiting else ()
+
+
+def _is_behind(view: JobView, member: Member) -> bool:
+    return member.sealed_for < view.job.attempts[view.job.segment]
+
+
+def _challenges(view: JobView, account: Address) -> tuple[Duty, ...]:
+    """Segments whose output is another than the account revealed, and which a proof can still decide."""
+    if not view.phase.is_open:
+        return ()
+    due = []
+    for segment, round_ in enumerate(view.rounds[: view.job.segment + 1]):
+        member = round_.member(account)
+        if member is None or not is_output(member.link) or round_.proof_hash != ZERO_HASH:
+            continue
+        is_contested = segment == view.job.segment and view.phase is Phase.CONTESTED
+        if member.link == round_.settled_link or (round_.settled_link == ZERO_HASH and not is_contested):
+            continue
+        rivals = [other.operator for other in round_.members if is_output(other.link)]
+        dissenters = [operator for operator in rivals if operator not in {m.operator for m in round_.supporters}]
+        due.append(Duty(Action.CHALLENGE, segment, dissenters.index(account)))
+    return tuple(due)
 
 
 def _housekeeping(view: JobView, account: Address, action: Action) -> tuple[Duty, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from offchain.chain.contracts import Contracts, JobRequest
 from offchain.chain.errors import TransactionRefused
+from offchain.chain.events import JOB_REQUESTED, read_events
 from offchain.chain.sender import Receipt, Sender
 from offchain.errors import InvalidInputError, RecoverableError
 from offchain.models.loading import fetch_manifest, fetch_srs, fetch_verifying_key
@@ -15,7 +16,7 @@ from offchain.protocol.duties import Action, JobView, duties_of
 from offchain.protocol.field import decode_elements, dequantise, encode_elements
 from offchain.protocol.links import LinkKind, link_of_commitment, link_of_values
 from offchain.protocol.manifest import Manifest
-from offchain.protocol.types import Address, JobId, Link, ModelId, Phase, Policy
+from offchain.protocol.types import ZERO_HASH, Address, JobId, Link, ModelId, Phase, Policy
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.storage.cid import cid_to_digest, digest_to_cid
 from offchain.storage.port import ContentStore
@@ -24,7 +25,10 @@ from offchain.storage.sealing import Identity, seal_to_usable, unseal
 MAX_MEMBERS = 192
 """Of all committees of a job; ``MAX_MEMBERS`` in ``Policies.sol``."""
 
-_RACES = frozenset({"WrongPhase", "SeedNotReady", "JobAlreadyRequested"})
+_RACES = frozenset({"WrongPhase", "SeedNotReady", "JobAlreadyRequested", "NothingToAdmit"})
+
+ROOM_BLOCKS = 100_000
+"""How far back a queued job's requester looks for jobs that ran out of time and still hold a place."""
 
 
 @dataclass(frozen=True)
@@ -140,14 +144,25 @@ class Requester:
         # Not every node runs a pending call in the next block.
         return staking.draw(model_id, head - 1, bytes(32), count, [])
 
-    def request(self, model_id: ModelId, input_link: Link, policy: Policy, salt: bytes, fee_wei: int) -> Receipt | None:
+    def request(
+        self,
+        model_id: ModelId,
+        input_link: Link,
+        policy: Policy,
+        salt: bytes,
+        fee_wei: int,
+        route_cid: bytes = ZERO_HASH,
+    ) -> Receipt | None:
         """Escrow the fee and open a job; None if the same request was made before.
+
+        Args:
+            route_cid: digest inside the CID of the document that says why this policy was chosen.
 
         Raises:
             TransactionRefused: the contract refuses the policy or the fee.
             InsufficientFunds: the account cannot pay.
         """
-        request = JobRequest(model_id, input_link, self._identity.encryption_key, salt, policy)
+        request = JobRequest(model_id, input_link, self._identity.encryption_key, salt, policy, route_cid)
         try:
             return self._contracts.jobs.request(self._sender, request, fee_wei)
         except TransactionRefused as refused:
@@ -168,7 +183,9 @@ class Requester:
         jobs, job = self._contracts.jobs, view.job.id
         for duty in duties_of(view, self.address):
             try:
-                if duty.action is Action.DRAW:
+                if duty.action is Action.ADMIT:
+                    self._admit(view.job.model_id)
+                elif duty.action is Action.DRAW:
                     jobs.draw(self._sender, job)
                 elif duty.action is Action.PROVIDE_INPUT:
                     jobs.provide_input(self._sender, job, cid_to_digest(self._store.put(self._sealed(view, elements))))
@@ -186,6 +203,32 @@ class Requester:
                 raise
             return duty.action
         return None
+
+    def cancel(self, job: JobId) -> Receipt:
+        """Take a queued job back; its fee is credited.
+
+        Raises:
+            TransactionRefused: ``WrongPhase``, if it has started.
+        """
+        return self._contracts.jobs.cancel(self._sender, job)
+
+    def _admit(self, model_id: ModelId) -> None:
+        """Have the next job of a model started, whosever it is, after closing one that ran out of time if none may."""
+        jobs = self._contracts.jobs
+        running, queued = jobs.load_of(model_id)
+        if queued and running >= jobs.max_running_jobs():
+            self._make_room(model_id)
+        jobs.admit(self._sender, model_id)
+
+    def _make_room(self, model_id: ModelId) -> None:
+        head = self._contracts.connection.block_number()
+        first = max(self._contracts.deployment.block, head - ROOM_BLOCKS)
+        topics = [JOB_REQUESTED, None, None, "0x" + model_id.hex()]
+        for event in read_events(self._contracts, first, head, topics=topics):
+            job = JobId(bytes(event.arguments["jobId"]))
+            if self._contracts.jobs.phase_of(job) is Phase.EXPIRED:
+                self._contracts.jobs.expire(self._sender, job)
+                return
 
     def open_result(self, view: JobView) -> Result:
         """Fetch and open the result of a job whose last segment is settled, and check it against the recorded link.

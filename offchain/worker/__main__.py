@@ -51,7 +51,14 @@ def build_worker(config: WorkerConfig, worker_class: type[Worker] = Worker) -> W
         Executor(contracts, store, prover, identity),
         Memory(config.state_directory / "memory.sqlite"),
         identity,
-        Settings(config.stake_wei, config.models, config.poll_seconds, config.turn_seconds, config.claim_above_wei),
+        Settings(
+            config.stake_wei,
+            config.models,
+            config.poll_seconds,
+            config.turn_seconds,
+            config.claim_above_wei,
+            config.least_prove_seconds,
+        ),
     )
 
 

@@ -36,6 +36,7 @@ class WorkerConfig:
         turn_seconds: how long housekeeping waits for each account whose turn comes first.
         claim_above_wei: credit is claimed once it exceeds this.
         prover_threads: processor threads of one proof; all if None.
+        least_prove_seconds: jobs that may ask for a proof in less are answered with a vote that they cannot be done.
     """
 
     name: str
@@ -53,6 +54,7 @@ class WorkerConfig:
     turn_seconds: float = 4.0
     claim_above_wei: int = 10**16
     prover_threads: int | None = None
+    least_prove_seconds: int = 0
 
     def __post_init__(self) -> None:
         for index, model in enumerate(self.models):

@@ -7,6 +7,7 @@ the salt and the output behind each commitment, is on disk before the commitment
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,14 +20,14 @@ from offchain.chain.sender import Sender
 from offchain.errors import InterlockError, RecoverableError, UnrecoverableError
 from offchain.protocol import hashing
 from offchain.protocol.duties import Action, Duty, JobView, duties_of
-from offchain.protocol.types import Address, JobId, ModelId
-from offchain.proving.port import Proof
+from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, ZERO_HASH, Address, JobId, Link, ModelId, is_output
 from offchain.storage.cid import cid_to_digest
 from offchain.storage.local import CachedStore
 from offchain.storage.port import StoreUnreachable
 from offchain.storage.sealing import Identity
-from offchain.worker.executor import Executor, NotGranted
+from offchain.worker.executor import BadInput, Executor, NotGranted, NoUsableInput
 from offchain.worker.memory import Memory, Work
+from offchain.worker.proofs import Proofs, round_of
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +35,17 @@ REORGANISATION_DEPTH = 10
 """How many blocks may be replaced without a worker losing anything."""
 
 LOST_RACES = frozenset(
-    {"WrongPhase", "AlreadyCommitted", "AlreadyRevealed", "AlreadyProved", "AlreadyServing", "SeedNotReady"}
+    {
+        "WrongPhase",
+        "AlreadyCommitted",
+        "AlreadyRevealed",
+        "AlreadySealed",
+        "AlreadyProved",
+        "AlreadyServing",
+        "AnnouncementTooFresh",
+        "NothingToChallenge",
+        "SeedNotReady",
+    }
 )
 """Refusals that mean only that somebody else, or an earlier life of this worker, was faster."""
 
@@ -51,6 +62,7 @@ class Settings:
     poll_seconds: float
     turn_seconds: float
     claim_above_wei: int
+    least_prove_seconds: int = 0
 
 
 class Worker:
@@ -85,8 +97,10 @@ class Worker:
         self._served: set[ModelId] = set()
         self._granted: dict[ModelId, float] = {}
         self._noticed: dict[tuple[JobId, Action, int], float] = {}
-        self._prover = ThreadPoolExecutor(1, thread_name_prefix="prove")
-        self._proofs: dict[tuple[JobId, int], Future[Proof]] = {}
+        self._proofs = Proofs(contracts, sender, store, executor)
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._loading: dict[ModelId, Future[object]] = {}
+        self._has_stale_weights = False
         self._last_block = -1
 
     def run(self, stop: threading.Event) -> None:
@@ -108,7 +122,8 @@ class Worker:
                     "this cycle failed and is tried again in %.1f s: %s", pause, error, exc_info=_is_unforeseen(error)
                 )
             stop.wait(pause)
-        self._prover.shutdown(wait=False, cancel_futures=True)
+        self._proofs.stop()
+        self._loader.shutdown(wait=False, cancel_futures=True)
 
     def cycle(self) -> None:
         """Do everything that is due at the newest block; nothing, if there is no new one and nothing is under way."""
@@ -121,6 +136,7 @@ class Worker:
         for event in events:
             self._handle(event)
         self._serve_granted()
+        self._refresh_weights()
         for job in self._memory.open_jobs():
             try:
                 self._attend(job)
@@ -165,6 +181,8 @@ class Worker:
             self._grant(ModelId(bytes(event.arguments["modelId"])))
         elif event.name == "CommitteeDrawn" and self._me in event.arguments["operators"]:
             self._memory.open_job(JobId(bytes(event.arguments["jobId"])))
+        elif event.name == "Slashed" and event.arguments["operator"] == self._me:
+            self._has_stale_weights = len(self._served) > 1
 
     def _grant(self, model_id: ModelId) -> None:
         """Notice that somebody was granted a model; perhaps this worker was."""
@@ -178,6 +196,8 @@ class Worker:
             if time.monotonic() < not_before:
                 continue
             try:
+                if not self._is_loaded(model_id):
+                    continue
                 self._serve(model_id)
             except ChainUnreachable:
                 raise
@@ -193,9 +213,23 @@ class Worker:
                 _log.warning("model %s is not served: %s", model_id.hex(), error, exc_info=_is_unforeseen(error))
             del self._granted[model_id]
 
+    def _is_loaded(self, model_id: ModelId) -> bool:
+        """Load a model beside the cycle: compiling a large one must not cost the stake on jobs under way."""
+        if model_id not in self._loading:
+            self._loading[model_id] = self._loader.submit(self._executor.circuits, model_id)
+        if not self._loading[model_id].done():
+            return False
+        self._loading.pop(model_id).result()  # raises what went wrong
+        return True
+
+    def _refresh_weights(self) -> None:
+        """After a slash, weigh no more in other models' draws than the bond that is left."""
+        if self._has_stale_weights:
+            self._contracts.staking.refresh_weights(self._sender, self._me)
+            self._has_stale_weights = False
+
     def _serve(self, model_id: ModelId) -> None:
-        """Load a model, and enter its draws."""
-        self._executor.circuits(model_id)
+        """Enter a model's draws, once it is loaded."""
         if not self._contracts.staking.is_serving(self._me, model_id):
             self._contracts.staking.serve(self._sender, model_id)
         self._served.add(model_id)
@@ -210,7 +244,8 @@ class Worker:
         duties = duties_of(view, self._me)
         due = {(duty.action, duty.segment) for duty in duties}
         self._noticed = {key: since for key, since in self._noticed.items() if key[0] != job or key[1:] in due}
-        self._forget_proofs(job, {segment for action, segment in due if action is Action.PROVE})
+        proofs = {round_of(view, segment) for action, segment in due if action in (Action.PROVE, Action.CHALLENGE)}
+        self._proofs.keep_only(job, proofs)
         for duty in duties:
             if self._is_my_turn(view, duty):
                 self._fulfil(view, duty)
@@ -222,11 +257,6 @@ class Worker:
             return
         self._memory.close_job(job)
         self._claim()
-
-    def _forget_proofs(self, job: JobId, due: set[int]) -> None:
-        """Drop the proofs that the job does not need any more, made, under way or waiting."""
-        for key in [key for key in self._proofs if key[0] == job and key[1] not in due]:
-            self._proofs.pop(key).cancel()
 
     def _is_my_turn(self, view: JobView, duty: Duty) -> bool:
         if duty.rank == 0:
@@ -244,8 +274,10 @@ class Worker:
             self._commit(view, duty.segment)
         elif duty.action is Action.REVEAL:
             self._reveal(view, duty.segment)
-        elif duty.action is Action.PROVE:
-            self._prove(view, duty.segment)
+        elif duty.action is Action.RESEAL:
+            self._reseal(view, duty.segment)
+        elif duty.action in (Action.PROVE, Action.CHALLENGE):
+            self._prove(view, duty)
         elif duty.action is Action.DRAW:
             jobs.draw(self._sender, job)
         elif duty.action is Action.SETTLE:
@@ -259,52 +291,64 @@ class Worker:
         """Compute the output that this worker stands by."""
         return self._executor.execute(view, segment)
 
+    def _vote(self, view: JobView, segment: int, link: Link) -> Work:
+        """Stand by a vote instead of an output."""
+        return Work(view.job.id, segment, view.job.attempts[segment], (), (), link, secrets.token_bytes(32))
+
+    def _answer(self, view: JobView, segment: int) -> Work:
+        """Execute, or vote that it cannot be done.
+
+        Raises:
+            NoUsableInput: the input cannot be had yet, and there is still time to wait for it.
+        """
+        policy = view.job.policy
+        if policy.proof_permille and policy.prove_seconds < self._settings.least_prove_seconds:
+            return self._vote(view, segment, BAD_INPUT)  # whoever commits to an output may have to prove it in time
+        try:
+            return self.execute(view, segment)
+        except BadInput:
+            return self._vote(view, segment, BAD_INPUT)
+        except NoUsableInput:
+            if view.timestamp < view.job.deadline - policy.commit_seconds // 2:
+                raise
+            return self._vote(view, segment, UNAVAILABLE)
+
     def _commit(self, view: JobView, segment: int) -> None:
-        job = view.job.id
-        if self._memory.work(job, segment) is None:
-            self._memory.save(self.execute(view, segment))
-        work = self._memory.work(job, segment)
+        key = round_of(view, segment)
+        if self._memory.work(*key) is None:
+            self._memory.save(self._answer(view, segment))
+        work = self._memory.work(*key)
         assert work is not None
         commitment = hashing.commitment(
             self._contracts.connection.chain_id,
             self._contracts.jobs.address,
-            job,
-            segment,
-            view.job.attempts[segment],
+            *key,
             self._me,
             work.link,
             work.salt,
         )
-        self._contracts.jobs.commit(self._sender, job, commitment)
-        _log.info("job %s: committed to segment %d", job.hex()[:8], segment)
+        self._contracts.jobs.commit(self._sender, view.job.id, commitment)
+        _log.info("job %s: committed to segment %d", view.job.id.hex()[:8], segment)
 
     def _reveal(self, view: JobView, segment: int) -> None:
-        job = view.job.id
-        work = self._memory.work(job, segment)
-        if work is None:
-            raise RecoverableError(f"the salt of segment {segment} is lost with the state directory; nothing to reveal")
-        cid = self._executor.seal_output(view, work)
-        self._contracts.jobs.reveal(self._sender, job, work.link, work.salt, cid_to_digest(cid))
-        _log.info("job %s: revealed segment %d", job.hex()[:8], segment)
+        work = self._remembered(view, segment)
+        digest = cid_to_digest(self._executor.seal_output(view, work)) if is_output(work.link) else ZERO_HASH
+        self._contracts.jobs.reveal(self._sender, view.job.id, work.link, work.salt, digest)
+        _log.info("job %s: revealed segment %d", view.job.id.hex()[:8], segment)
 
-    def _prove(self, view: JobView, segment: int) -> None:
-        """Start a proof beside the cycle, or pin and send one that is done. It is kept until the chain has it."""
-        key = (view.job.id, segment)
-        work = self._memory.work(*key)
+    def _reseal(self, view: JobView, segment: int) -> None:
+        cid = self._executor.seal_output(view, self._remembered(view, segment))
+        self._contracts.jobs.reseal(self._sender, view.job.id, cid_to_digest(cid))
+        _log.info("job %s: sealed the output of segment %d to another committee", view.job.id.hex()[:8], segment)
+
+    def _prove(self, view: JobView, duty: Duty) -> None:
+        self._proofs.attend(view, duty, self._remembered(view, duty.segment))
+
+    def _remembered(self, view: JobView, segment: int) -> Work:
+        work = self._memory.work(*round_of(view, segment))
         if work is None:
-            raise RecoverableError(f"segment {segment} was executed in a state directory that is lost")
-        if key not in self._proofs:
-            self._proofs[key] = self._prover.submit(self._executor.prove, view.job.id, view.job.model_id, work)
-            return
-        if not self._proofs[key].done():
-            return
-        if self._proofs[key].exception() is not None:
-            self._proofs.pop(key).result()  # raises; the next cycle starts another proof
-        proof = self._proofs[key].result()
-        cid = self._store.put(proof.to_json())
-        self._contracts.jobs.prove(self._sender, view.job.id, segment, proof.proof, proof.instances, cid_to_digest(cid))
-        del self._proofs[key]
-        _log.info("job %s: proved segment %d", view.job.id.hex()[:8], segment)
+            raise RecoverableError(f"what was computed for segment {segment} is lost with the state directory")
+        return work
 
     def _claim(self) -> None:
         if self._contracts.jobs.credit_of(self._me) > self._settings.claim_above_wei:

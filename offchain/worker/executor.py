@@ -34,6 +34,10 @@ class NoUsableInput(RecoverableError):
     """None of the copies of an input could be fetched, opened and matched with its link."""
 
 
+class BadInput(RecoverableError):
+    """The input that the opening link stands for is one that the segment's circuit cannot take."""
+
+
 class Executor:
     """Executes and proves segments of the models that the worker was granted.
 
@@ -69,11 +73,10 @@ class Executor:
 
         Raises:
             NoUsableInput: no copy of the input could be had; try again.
-            InputOutOfRange: the circuit takes none of the copies that could be had.
+            BadInput: the input can be had, and the circuit does not take it.
         """
         circuit = self.circuits(view.job.model_id)[segment]
         expected = opening_link(view, segment)
-        refused: InputOutOfRange | None = None
         for cid in _input_cids(view, segment):
             elements = self._fetch(cid, circuit)
             if elements is None:
@@ -83,15 +86,15 @@ class Executor:
             except InputOutOfRange as error:
                 # Whoever voted for the right link can still hand on anything: another copy may be the right one.
                 _log.warning("the activation at %s cannot be executed: %s", cid, error)
-                refused = error
+                if self._link_of(circuit, elements) == expected:
+                    raise BadInput(str(error)) from error
                 continue
             if input_link(circuit, witness, elements) != expected:
                 _log.warning("the activation at %s does not match the link that it was revealed with", cid)
                 continue
             link = output_link(circuit, witness)
-            return Work(view.job.id, segment, elements, witness.outputs, link, secrets.token_bytes(32))
-        if refused is not None:
-            raise refused
+            attempt = view.job.attempts[segment]
+            return Work(view.job.id, segment, attempt, elements, witness.outputs, link, secrets.token_bytes(32))
         raise NoUsableInput(f"no copy of the input of segment {segment} of job {view.job.id.hex()} can be used")
 
     def seal_output(self, view: JobView, work: Work) -> Cid:
@@ -112,6 +115,11 @@ class Executor:
         circuit = self.circuits(model_id)[work.segment]
         witness = self._prover.witness(circuit, work.inputs, name=f"segment[{work.segment}]")
         return self._prover.prove(circuit, witness, name=f"segment[{work.segment}] of job {job.hex()[:8]}")
+
+    def _link_of(self, circuit: SegmentCircuit, elements: Sequence[int]) -> Link:
+        """The link of elements that the circuit may not take, without executing it."""
+        commitment = None if circuit.input_kind is LinkKind.PUBLIC else self._prover.commit(elements, circuit)
+        return _link(circuit.input_kind, commitment, elements)
 
     def _fetch(self, cid: Cid, circuit: SegmentCircuit) -> tuple[int, ...] | None:
         """Fetch and open one copy; None if it cannot be had or is nonsense: another copy may do."""

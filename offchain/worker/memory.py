@@ -13,10 +13,10 @@ from offchain.protocol.types import JobId, Link
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cursor (id INTEGER PRIMARY KEY CHECK (id = 0), block INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS jobs (job BLOB PRIMARY KEY, is_open INTEGER NOT NULL DEFAULT 1);
-CREATE TABLE IF NOT EXISTS work (
-    job BLOB NOT NULL, segment INTEGER NOT NULL,
+CREATE TABLE IF NOT EXISTS executions (
+    job BLOB NOT NULL, segment INTEGER NOT NULL, attempt INTEGER NOT NULL,
     inputs BLOB NOT NULL, outputs BLOB NOT NULL, link BLOB NOT NULL, salt BLOB NOT NULL,
-    PRIMARY KEY (job, segment)
+    PRIMARY KEY (job, segment, attempt)
 );
 """
 
@@ -27,6 +27,7 @@ class Work:
 
     job: JobId
     segment: int
+    attempt: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     link: Link
@@ -68,7 +69,7 @@ class Memory:
     def close_job(self, job: JobId) -> None:
         """Forget a job that is over, and what was computed for it."""
         self._do("UPDATE jobs SET is_open = 0 WHERE job = ?", job)
-        self._do("DELETE FROM work WHERE job = ?", job)
+        self._do("DELETE FROM executions WHERE job = ?", job)
 
     def open_jobs(self) -> tuple[JobId, ...]:
         """The jobs to follow."""
@@ -77,24 +78,31 @@ class Memory:
         return tuple(JobId(row[0]) for row in rows)
 
     def save(self, work: Work) -> None:
-        """Remember an execution, before its commitment is sent; the first one stays."""
+        """Remember an execution, before its commitment is sent; the first one of a round stays."""
         self._do(
-            "INSERT INTO work (job, segment, inputs, outputs, link, salt) VALUES (?, ?, ?, ?, ?, ?) "
+            "INSERT INTO executions (job, segment, attempt, inputs, outputs, link, salt) VALUES (?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT DO NOTHING",
             work.job,
             work.segment,
+            work.attempt,
             encode_elements(work.inputs),
             encode_elements(work.outputs),
             work.link,
             work.salt,
         )
 
-    def work(self, job: JobId, segment: int) -> Work | None:
+    def work(self, job: JobId, segment: int, attempt: int) -> Work | None:
         """Recall an execution."""
-        row = self._one("SELECT inputs, outputs, link, salt FROM work WHERE job = ? AND segment = ?", job, segment)
+        row = self._one(
+            "SELECT inputs, outputs, link, salt FROM executions WHERE job = ? AND segment = ? AND attempt = ?",
+            job,
+            segment,
+            attempt,
+        )
         if row is None:
             return None
-        return Work(job, segment, decode_elements(row[0]), decode_elements(row[1]), Link(row[2]), row[3])
+        inputs, outputs, link, salt = row
+        return Work(job, segment, attempt, decode_elements(inputs), decode_elements(outputs), Link(link), salt)
 
     def _one(self, statement: str, *values: object) -> tuple[bytes, ...] | None:
         with self._lock:

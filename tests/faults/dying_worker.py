@@ -17,9 +17,10 @@ from typing import Any
 
 import psutil
 
-from offchain.protocol.duties import JobView
+from offchain.protocol.duties import Duty, JobView
 from offchain.worker.__main__ import run
 from offchain.worker.daemon import Worker
+from offchain.worker.proofs import round_of
 
 BEFORE_PROVING = ("executed", "remembered", "broadcast", "committed", "sealed", "revealed")
 """An output is known, on disk, its commitment sent, mined; its copy pinned, its reveal mined."""
@@ -79,9 +80,9 @@ class DyingWorker(Worker):
         super()._reveal(view, segment)
         die("revealed")
 
-    def _prove(self, view: JobView, segment: int) -> None:
-        is_new = (view.job.id, segment) not in self._proofs
-        super()._prove(view, segment)
+    def _prove(self, view: JobView, duty: Duty) -> None:
+        is_new = round_of(view, duty.segment) not in self._proofs
+        super()._prove(view, duty)
         if is_new:
             threading.Thread(target=self._die_with_the_prover_running, daemon=True).start()
 

@@ -11,6 +11,8 @@ or raises :class:`Refused` with the custom error that they revert with, and then
 from offchain.protocol.machine.errors import Refused
 from offchain.protocol.machine.jobs import Machine
 from offchain.protocol.machine.limits import Parameters
+from offchain.protocol.machine.proofs import Proof
+from offchain.protocol.machine.queue import Request
 from offchain.protocol.machine.state import Block, Domain, Model, State
 
-__all__ = ["Block", "Domain", "Machine", "Model", "Parameters", "Refused", "State"]
+__all__ = ["Block", "Domain", "Machine", "Model", "Parameters", "Proof", "Refused", "Request", "State"]

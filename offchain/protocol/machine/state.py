@@ -1,15 +1,10 @@
-"""What the contracts remember, and the frame of a transaction: all of it happens, or nothing."""
+"""What the contracts remember."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
-from offchain.protocol.machine.errors import Refused
-from offchain.protocol.machine.events import Event
-from offchain.protocol.machine.limits import Parameters
 from offchain.protocol.types import (
     ZERO_ADDRESS,
     ZERO_HASH,
@@ -90,15 +85,15 @@ class State:
 
     Args:
         burnt_wei: stake that nobody got.
-        histories: per model and block that changed one, the weights of all leaves at the block's end.
+        histories: per model the blocks that changed a weight, in order, each with all weights at its end.
         queues: per model the jobs that wait, cancelled ones included, each with its bucket, in order of arrival.
     """
 
     models: dict[ModelId, Model] = field(default_factory=dict)
     bonds: dict[Address, Bond] = field(default_factory=dict)
-    burnt_wei: dict[None, int] = field(default_factory=dict)
+    burnt_wei: int = 0
     memberships: dict[tuple[ModelId, Address], Membership] = field(default_factory=dict)
-    histories: dict[ModelId, dict[int, Weights]] = field(default_factory=dict)
+    histories: dict[ModelId, tuple[tuple[int, Weights], ...]] = field(default_factory=dict)
     reputations: dict[tuple[ModelId, Address], int] = field(default_factory=dict)
     answered_at: dict[tuple[ModelId, int], int] = field(default_factory=dict)
     equivocations: dict[tuple[JobId, int, int, Address], bool] = field(default_factory=dict)
@@ -110,4 +105,5 @@ class State:
 
     def copy(self) -> State:
         """The same state, unaffected by what becomes of this one."""
-        return State(**{each.name: dict(getattr(self, each.name)) for each in fields(self)})
+        fields: dict[str, Any] = vars(self)
+        return State(**{name: dict(value) if isinstance(value, dict) else value for name, value in fields.items()})

@@ -1,0 +1,120 @@
+"""Proofs that a worker owes or wants: made beside its cycle, pinned, announced where that is asked, and sent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Set
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from offchain.chain.contracts import Contracts
+from offchain.chain.sender import Sender
+from offchain.errors import RecoverableError
+from offchain.protocol import hashing
+from offchain.protocol.duties import Action, Duty, JobView
+from offchain.protocol.types import Address, JobId
+from offchain.proving.port import Proof
+from offchain.storage.cid import cid_to_digest
+from offchain.storage.local import CachedStore
+from offchain.worker.executor import Executor
+from offchain.worker.memory import Work
+
+_log = logging.getLogger(__name__)
+
+Round = tuple[JobId, int, int]
+"""A job, a segment and an attempt at it."""
+
+
+class Proofs:
+    """The proofs of one worker, one made at a time.
+
+    Args:
+        contracts, sender, store: the outside.
+        executor: makes the proofs.
+    """
+
+    def __init__(self, contracts: Contracts, sender: Sender, store: CachedStore, executor: Executor) -> None:
+        self._contracts = contracts
+        self._sender = sender
+        self._store = store
+        self._executor = executor
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="prove")
+        self._made: dict[Round, Future[Proof]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything is made, waiting or not sent yet."""
+        return bool(self._made)
+
+    def __contains__(self, key: Round) -> bool:
+        return key in self._made
+
+    def wait(self) -> None:
+        """Wait until everything under way is made or has failed."""
+        for future in tuple(self._made.values()):
+            future.exception()
+
+    def stop(self) -> None:
+        """Start no other proof; the one under way ends by itself."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def keep_only(self, job: JobId, due: Set[Round]) -> None:
+        """Drop the proofs that a job does not need any more, made, under way or waiting."""
+        for key in [key for key in self._made if key[0] == job and key not in due]:
+            self._made.pop(key).cancel()
+
+    def attend(self, view: JobView, duty: Duty, work: Work) -> None:
+        """Start a proof, or announce or send one that is made. It is kept until the chain has it.
+
+        Raises:
+            ProverFailed: it took too long or too much memory; the next call starts another.
+            StoreUnreachable, ChainUnreachable, TransactionRefused: the same proof is sent again by the next call.
+        """
+        key = round_of(view, duty.segment)
+        if key not in self._made:
+            job, model = view.job.id, view.job.model_id
+            self._made[key] = self._pool.submit(self._executor.prove, job, model, work)
+            return
+        future = self._made[key]
+        if not future.done():
+            return
+        if future.exception() is not None:
+            self._made.pop(key).result()  # raises
+        self._send(view, duty, future.result())
+
+    def _send(self, view: JobView, duty: Duty, proof: Proof) -> None:
+        job, segment = view.job.id, duty.segment
+        if not self._is_announced(view, segment, proof):
+            return
+        cid = cid_to_digest(self._store.put(proof.to_json()))
+        jobs = self._contracts.jobs
+        send: Callable[..., object] = jobs.challenge if duty.action is Action.CHALLENGE else jobs.prove
+        send(self._sender, job, segment, proof.proof, proof.instances, cid)
+        del self._made[round_of(view, segment)]
+        _log.info("job %s: %sd segment %d", job.hex()[:8], duty.action.value, segment)
+
+    def _is_announced(self, view: JobView, segment: int, proof: Proof) -> bool:
+        """Whether the chain takes the proof from this worker by now; announces it if it was not yet."""
+        round_, me = view.rounds[segment], Address(self._sender.address)
+        if round_.prover == me:
+            return True  # nobody else may, or can have been quicker
+        member = round_.member(me)
+        if member is None:
+            raise RecoverableError(f"segment {segment} is another committee's by now")
+        contracts, job = self._contracts, view.job
+        announcement = hashing.announcement(
+            contracts.connection.chain_id,
+            contracts.jobs.address,
+            job.id,
+            segment,
+            job.attempts[segment],
+            me,
+            hashing.proof_hash(proof.proof, proof.instances),
+        )
+        if member.announcement == announcement:
+            return True
+        contracts.jobs.announce(self._sender, job.id, segment, announcement)
+        return False
+
+
+def round_of(view: JobView, segment: int) -> Round:
+    """The attempt at a segment that counts."""
+    return view.job.id, segment, view.job.attempts[segment]
