@@ -105,5 +105,5 @@ class State:
 
     def copy(self) -> State:
         """The same state, unaffected by what becomes of this one."""
-        fields: dict[str, Any] = vars(self)
-        return State(**{name: dict(value) if isinstance(value, dict) else value for name, value in fields.items()})
+        fields: Any = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(self).items()}
+        return State(**fields)
