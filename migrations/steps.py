@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from migrations import m01_registry, m02_jobs
+from migrations import m01_registry, m02_jobs, m03_views
 from migrations.ledger import Ledger, parameters, record_path
 from offchain.chain.deployment import Deployment
 from offchain.chain.sender import Sender
 
-STEPS = (m01_registry.migrate, m02_jobs.migrate)
+STEPS = (m01_registry.migrate, m02_jobs.migrate, m03_views.migrate)
 
 
 def migrate_all(sender: Sender, path: Path | None = None, inputs: dict[str, Any] | None = None) -> Deployment:

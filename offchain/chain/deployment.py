@@ -12,7 +12,10 @@ from offchain.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class Deployment:
-    """Addresses of one deployment, with the block from which its events are to be read."""
+    """Addresses of one deployment, with the block from which its events are to be read.
+
+    The views (see ``contracts/views``) are None where a record is older than they are: nothing here needs them.
+    """
 
     chain_id: int
     block: int
@@ -20,6 +23,8 @@ class Deployment:
     verifier: str
     staking: str
     jobs: str
+    verified_inference: str | None = None
+    validation_registry: str | None = None
 
     def save(self, path: Path) -> None:
         """Write the record, whole or not at all."""
