@@ -5,6 +5,9 @@
 #   make check      format, lint and types, then the tests: what has to pass before a commit
 #   make contracts  compile the contracts with Brownie
 #   make slither    analyse the contracts statically; fails on findings that nobody has explained
+#   make coverage   run the contracts' tests, and trace which branches of the contracts they take; fails below 95 %
+#   make mutants    change the contracts in small ways, in a copy; fails on a change that no test notices
+#   make halmos     prove the symbolic checks of tests/forge/symbolic
 #   make console    Brownie's console on a development chain
 #   make lock       renew requirements.lock from pyproject.toml
 #
@@ -35,7 +38,7 @@ endif
 export SOLCX_BINARY_PATH := $(CURDIR)/tools/solc
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help install demo test check contracts slither console lock FORCE
+.PHONY: help install demo test check contracts slither coverage mutants halmos console lock FORCE
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -70,6 +73,17 @@ check: install contracts
 
 slither: install
 	@.venv/bin/python tools/slither/run
+
+# COVERAGE_ARGS: --least PERCENT, and what pytest is to run.
+coverage: install contracts
+	@.venv/bin/python tools/branches/run $(COVERAGE_ARGS)
+
+# MUTANTS_ARGS: --sample, --seed, --minutes, --seconds, --only, --command.
+mutants: install contracts
+	@.venv/bin/python tools/mutants $(MUTANTS_ARGS)
+
+halmos: install
+	@.venv/bin/python tools/halmos/run
 
 console: install
 	@tools/brownie console
