@@ -19,7 +19,9 @@ from offchain import sandbox
 from offchain.errors import InvalidInputError
 from offchain.protocol.field import FIELD_MODULUS, signed
 from offchain.protocol.links import LinkKind
+from offchain.protocol.types import Link
 from offchain.proving.cache import ArtefactCache
+from offchain.proving.links import link_of
 from offchain.proving.points import decompress
 from offchain.proving.port import (
     CircuitRefused,
@@ -227,10 +229,32 @@ class EzklProver:
         for index, elements in enumerate(batch):
             check_input(circuits[0], elements, f"input[{index}]")
         answer = self.run_chain([circuit.compiled for circuit in circuits], batch)
-        if "failed" in answer:
-            failed = answer["failed"]
-            raise _out_of_range(f"segment[{failed['segment']}]", f"input {failed['sample']}: {failed['message']}")
+        _check_ran(answer)
         return tuple(tuple(tuple(outputs) for outputs in sample) for sample in answer["activations"])
+
+    def closing_links(
+        self, circuits: Sequence[SegmentCircuit], batch: Sequence[Sequence[int]]
+    ) -> tuple[tuple[Link, ...], ...]:
+        """Execute a chain on many inputs: for each input, the closing link of each segment in order."""
+        for index, elements in enumerate(batch):
+            check_input(circuits[0], elements, f"input[{index}]")
+        payload = {
+            "compiled": [str(circuit.compiled) for circuit in circuits],
+            "keys": [{"vk": str(circuit.vk), "srs": str(circuit.srs.path)} for circuit in circuits],
+            "batch": [list(elements) for elements in batch],
+        }
+        try:
+            answer = self.call("run_chain", payload, self.limits.witness_seconds * max(1, len(batch)), "model")
+        except CircuitRefused as error:  # a panic, which is how the tool refuses some inputs
+            raise _out_of_range("model", error.problem) from error
+        _check_ran(answer)
+        return tuple(
+            tuple(
+                link_of(circuit.output_kind, _read_link(circuit.output_kind, link), outputs)
+                for circuit, link, outputs in zip(circuits, links, activations, strict=True)
+            )
+            for links, activations in zip(answer["links"], answer["activations"], strict=True)
+        )
 
     def run_chain(self, compiled: Sequence[Path], batch: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Execute compiled segments in order; see :func:`offchain.proving.native.run_chain`."""
@@ -342,6 +366,13 @@ def _files(circuit: SegmentCircuit) -> dict[str, Any]:
 def _out_of_range(name: str, problem: str) -> InputOutOfRange:
     mend = "use inputs like the calibration data, or calibrate on wider ones and register again"
     return InputOutOfRange(name, f"a value leaves the circuit's range ({problem})", mend)
+
+
+def _check_ran(answer: dict[str, Any]) -> None:
+    """Refuse what :func:`offchain.proving.native.run_chain` could not execute."""
+    if "failed" in answer:
+        failed = answer["failed"]
+        raise _out_of_range(f"segment[{failed['segment']}]", f"input {failed['sample']}: {failed['message']}")
 
 
 def _read_link(kind: LinkKind, link: dict[str, str] | None) -> bytes | None:

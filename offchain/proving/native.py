@@ -144,23 +144,28 @@ def witness(payload: Payload) -> Payload:
 def run_chain(payload: Payload) -> Payload:
     """Execute a chain of compiled segments on many inputs.
 
+    With ``keys``, the ``vk`` and ``srs`` of each segment, its outputs are committed to as well.
+
     Returns:
-        ``activations``: for each input the outputs of each segment; or ``failed``: the index of the ``segment`` and
-        of the ``sample``, and the ``message``.
+        ``activations``: for each input the outputs of each segment, and ``links``, the same for its commitments; or
+        ``failed``: the index of the ``segment`` and of the ``sample``, and the ``message``.
     """
-    activations = []
+    activations, links = [], []
+    keys = payload.get("keys") or [{}] * len(payload["compiled"])
     with tempfile.TemporaryDirectory() as directory:
         for sample, elements in enumerate(payload["batch"]):
-            outputs = []
-            for segment, compiled in enumerate(payload["compiled"]):
+            outputs, closings = [], []
+            for segment, (compiled, key) in enumerate(zip(payload["compiled"], keys, strict=True)):
                 try:
-                    document = _execute({"compiled": compiled}, elements, directory)
+                    document = json.loads(_execute({"compiled": compiled, **key}, elements, directory))
                 except RuntimeError as error:
                     return {"failed": {"segment": segment, "sample": sample, "message": str(error)}}
-                elements = _integers(json.loads(document)["outputs"])
+                elements = _integers(document["outputs"])
                 outputs.append(elements)
+                closings.append(_link(document["processed_outputs"]))
             activations.append(outputs)
-    return {"activations": activations}
+            links.append(closings)
+    return {"activations": activations, "links": links}
 
 
 def try_chain(payload: Payload) -> Payload:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from offchain.errors import InterlockError, InvalidInputError, RecoverableError
 from offchain.protocol.field import ELEMENT_BYTES, FIELD_MODULUS
 from offchain.protocol.links import LinkKind
+from offchain.protocol.types import Link
 
 SrsOrigin = Literal["insecure-dev", "local-ceremony", "ceremony"]
 COMMITMENT_BYTES = 64
@@ -364,6 +365,14 @@ class Prover(Protocol):
         self, circuits: Sequence[SegmentCircuit], batch: Sequence[Sequence[int]]
     ) -> tuple[tuple[tuple[int, ...], ...], ...]:
         """Execute a chain on many inputs: for each input, the output elements of each segment in order.
+
+        Raises: as :meth:`witness`.
+        """
+
+    def closing_links(
+        self, circuits: Sequence[SegmentCircuit], batch: Sequence[Sequence[int]]
+    ) -> tuple[tuple[Link, ...], ...]:
+        """Execute a chain on many inputs: for each input, the closing link of each segment in order.
 
         Raises: as :meth:`witness`.
         """

@@ -13,10 +13,11 @@ from proving_circuits import LIMITS, ProvedChain, export, two_segments
 
 from offchain.errors import InvalidInputError
 from offchain.protocol.field import FIELD_MODULUS, quantise
-from offchain.protocol.links import LinkKind
+from offchain.protocol.links import LinkKind, links_of_proof
 from offchain.proving.boundary import check_boundaries
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.ezkl_prover import EzklProver
+from offchain.proving.links import input_link, output_link
 from offchain.proving.port import (
     BoundaryMismatch,
     CircuitRefused,
@@ -87,6 +88,28 @@ def test_activations__batch__equals_single_witnesses(prover: EzklProver, chain: 
     [outputs, other] = prover.activations(chain.circuits, [chain.elements, (0, 0, 0, 0)])
     assert outputs == tuple(witness.outputs for witness in chain.witnesses)
     assert other != outputs
+
+
+def test_closing_links__batch__are_those_that_proofs_show(prover: EzklProver, chain: ProvedChain) -> None:
+    [links, others] = prover.closing_links(chain.circuits, [chain.elements, (0, 0, 0, 0)])
+    ends = [
+        links_of_proof(proof.proof, proof.instances, it.input_kind, it.output_kind, it.input_elements)
+        for it, proof in zip(chain.circuits, chain.proofs, strict=True)
+    ]
+    assert links == tuple(closing for _, closing in ends)
+    assert links[0] == ends[1][0]
+    assert links == tuple(map(output_link, chain.circuits, chain.witnesses))
+    assert input_link(chain.circuits[0], chain.witnesses[0], chain.elements) == ends[0][0]
+    assert not set(links) & set(others)
+
+
+def test_closing_links__input_out_of_range__is_named(prover: EzklProver, chain: ProvedChain) -> None:
+    with pytest.raises(InputOutOfRange) as caught:
+        prover.closing_links(chain.circuits, [chain.elements, (0, 1 << 40, 0, 0)])
+    assert caught.value.field == "input[1][1]"
+    unbounded = tuple(replace(circuit, input_bound=None) for circuit in chain.circuits)
+    with pytest.raises(InputOutOfRange, match="leaves the circuit's range"):
+        prover.closing_links(unbounded, [chain.elements, (0, 1 << 200, 0, 0)])
 
 
 def flip(proof: Proof, index: int) -> Proof:
