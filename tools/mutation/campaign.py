@@ -253,6 +253,8 @@ def main() -> None:
     parser.add_argument("--command", action="append", help="a test command, in the copy; may be repeated")
     options = parser.parse_args()
     options.command = options.command or [PYTEST, FORGE]
+    # Whoever ends this early ends the tests that are running too: their clean-up is in `finally`.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     drawn, results, every = play(options)
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(report(drawn, results))
