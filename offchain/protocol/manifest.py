@@ -20,9 +20,10 @@ from offchain.errors import InvalidInputError
 from offchain.protocol import hashing
 from offchain.protocol.canonical import canonical_json
 from offchain.protocol.links import LinkKind
+from offchain.protocol.trials import Trials, check_trials
 from offchain.protocol.types import ModelId
 
-FORMAT = "interlock.manifest.v1"
+FORMAT = "interlock.manifest.v2"
 MAX_MANIFEST_BYTES = 1 << 20
 _HASH = re.compile("[0-9a-f]{64}")
 SRS_ORIGINS = ("ceremony", "local-ceremony", "insecure-dev")
@@ -119,6 +120,7 @@ class Manifest:
         model_key: X25519 public key (hex) to which its ONNX segments are sealed.
         input_bound: largest absolute value that an input may have, as a real number.
         tools: versions of what made the artefacts.
+        trials: what a new worker has to answer before its stake counts.
     """
 
     name: str
@@ -127,6 +129,7 @@ class Manifest:
     tools: Mapping[str, str]
     srs: SrsRecord
     accuracy: Accuracy
+    trials: Trials
     segments: tuple[SegmentRecord, ...]
 
     def to_bytes(self) -> bytes:
@@ -146,7 +149,8 @@ def model_id_of(content: bytes, cid: bytes, manifest: Manifest) -> ModelId:
         cid: the SHA-256 digest inside its CIDv0.
         manifest: the same, parsed.
     """
-    return ModelId(hashing.model_id(keccak(content), cid, [segment.spec() for segment in manifest.segments]))
+    specs = [segment.spec() for segment in manifest.segments]
+    return ModelId(hashing.model_id(keccak(content), cid, specs, manifest.trials.answer_hashes()))
 
 
 def parse_manifest(content: bytes) -> Manifest:
@@ -169,6 +173,7 @@ def parse_manifest(content: bytes) -> Manifest:
                 **record,
                 "srs": SrsRecord(**record["srs"]),
                 "accuracy": Accuracy(**record["accuracy"]),
+                "trials": _parse_trials(record["trials"]),
                 "segments": tuple(_parse_segment(segment) for segment in record["segments"]),
             }
         )
@@ -192,6 +197,7 @@ def check_manifest(manifest: Manifest) -> None:
     """
     if not manifest.segments:
         raise InvalidInputError("segments", "there is none", "cut the model into at least one segment")
+    check_trials(manifest.trials)
     if manifest.srs.origin not in SRS_ORIGINS:
         raise InvalidInputError("srs.origin", f"{manifest.srs.origin!r} is unknown", f"use one of {SRS_ORIGINS}")
     for index, segment in enumerate(manifest.segments):
@@ -227,6 +233,10 @@ def _check_values(manifest: Manifest) -> None:
     for field, value in digests:
         if not isinstance(value, str) or not _HASH.fullmatch(value):
             raise InvalidInputError(field, "it is not 32 bytes in lower-case hex", "use the manifest as pinned")
+
+
+def _parse_trials(record: dict[str, Any]) -> Trials:
+    return Trials(**{**record, "answers": tuple(record["answers"])})
 
 
 def _parse_segment(record: dict[str, Any]) -> SegmentRecord:

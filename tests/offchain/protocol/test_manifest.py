@@ -23,9 +23,11 @@ from offchain.protocol.manifest import (
     model_id_of,
     parse_manifest,
 )
+from offchain.protocol.trials import MAX_MAGNITUDE, MAX_TRIALS, Trials
 
 pytestmark = pytest.mark.unit
 
+ANSWERS = ("0a" * 32, "0b" * 32)
 DIGEST = "ab" * 32
 CID_DIGEST = keccak(b"where it is pinned")
 CID = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o"
@@ -55,6 +57,7 @@ MANIFEST = Manifest(
     tools={"ezkl": "23.0.5", "torch": "2.13.0"},
     srs=SrsRecord(DIGEST, CID, 11, "insecure-dev"),
     accuracy=Accuracy(100, 0.97, 0.96, 0.99, 0.31, "held-out"),
+    trials=Trials(DIGEST, -256, 255, ANSWERS),
     segments=(SEGMENT, SEGMENT, LAST),
 )
 
@@ -75,7 +78,8 @@ def test_parse_manifest__what_was_written__comes_back_equal() -> None:
     assert parse_manifest(content).to_bytes() == content
     assert content == canonical(json.loads(content))
     specs = [segment.spec() for segment in MANIFEST.segments]
-    assert model_id_of(content, CID_DIGEST, MANIFEST) == hashing.model_id(keccak(content), CID_DIGEST, specs)
+    answers = [bytes.fromhex(answer) for answer in ANSWERS]
+    assert model_id_of(content, CID_DIGEST, MANIFEST) == hashing.model_id(keccak(content), CID_DIGEST, specs, answers)
 
 
 @given(
@@ -139,7 +143,7 @@ def test_parse_manifest__not_json__is_refused(content: bytes) -> None:
     assert caught.value.field == "manifest"
 
 
-@pytest.mark.parametrize("content", [b"[]", b"1", b"null", b"{}", b'{"format":"interlock.manifest.v2"}'])
+@pytest.mark.parametrize("content", [b"[]", b"1", b"null", b"{}", b'{"format":"interlock.manifest.v1"}'])
 def test_parse_manifest__other_format__is_refused(content: bytes) -> None:
     with pytest.raises(InvalidInputError) as caught:
         parse_manifest(content)
@@ -167,6 +171,14 @@ def test_parse_manifest__too_large__is_refused_before_it_is_read() -> None:
         lambda record: record["segments"][0].update(input_shape=None),
         lambda record: record["segments"][0].update(input_shape=["x"]),
         lambda record: record["accuracy"].update(more=1),
+        lambda record: record.pop("trials"),
+        lambda record: record.update(trials=None),
+        lambda record: record.update(trials=[]),
+        lambda record: record["trials"].pop("seed"),
+        lambda record: record["trials"].pop("answers"),
+        lambda record: record["trials"].update(more=1),
+        lambda record: record["trials"].update(answers=None),
+        lambda record: record["trials"].update(answers="ab" * 32),
     ],
 )
 def test_parse_manifest__wrong_fields__are_refused(change: Callable[[dict[str, Any]], object]) -> None:
@@ -199,6 +211,25 @@ def test_parse_manifest__wrong_fields__are_refused(change: Callable[[dict[str, A
             for name in ("input_scale", "output_scale", "proof_bytes", "log_rows", "rows")
             for value in ("7", 7.5, True, -1, None)
         ],
+        *[
+            (lambda record, value=value: record["trials"].update(seed=value), "trials.seed")
+            for value in ("ab" * 31, "AB" * 32, 7, None)
+        ],
+        *[
+            (lambda record, value=value: record["trials"].update(answers=["ab" * 32, value]), "trials.answers[1]")
+            for value in ("ab" * 31, "0x" + "ab" * 31, "AB" * 32, 7, None, {})
+        ],
+        *[
+            (lambda record, name=name, value=value: record["trials"].update({name: value}), f"trials.{name}")
+            for name in ("low", "high")
+            for value in ("7", 7.0, True, None, MAX_MAGNITUDE + 1, -MAX_MAGNITUDE - 1)
+        ],
+        (lambda record: record["trials"].update(low=3, high=2), "trials.low"),
+        (lambda record: record["trials"].update(answers=["ab" * 32] * 2), "trials.answers"),
+        (
+            lambda record: record["trials"].update(answers=[f"{index:064x}" for index in range(MAX_TRIALS + 1)]),
+            "trials.answers",
+        ),
         (lambda record: record["segments"][0].update(input_shape=[1, 0]), "segments[0]"),
         (lambda record: record["segments"][2].update(output_shape=[-1, 2]), "segments[2]"),
         (lambda record: record["srs"].update(origin="trust me"), "srs.origin"),
@@ -219,9 +250,31 @@ def test_parse_manifest__broken_rule__is_refused_by_field(
     assert caught.value.mend
 
 
+@pytest.mark.parametrize(
+    "trials",
+    [
+        Trials(DIGEST, 0, 0, ()),
+        Trials(DIGEST, -MAX_MAGNITUDE, MAX_MAGNITUDE, tuple(f"{index:064x}" for index in range(MAX_TRIALS))),
+    ],
+)
+def test_parse_manifest__trials_at_the_bounds__come_back_equal(trials: Trials) -> None:
+    manifest = replace(MANIFEST, trials=trials)
+    assert parse_manifest(manifest.to_bytes()) == manifest
+
+
 @pytest.mark.parametrize("origin", ["ceremony", "local-ceremony", "insecure-dev"])
 def test_check_manifest__known_origins__are_accepted(origin: str) -> None:
     check_manifest(replace(MANIFEST, srs=replace(MANIFEST.srs, origin=origin)))
+
+
+def test_model_id_of__other_answers__is_another() -> None:
+    """Even where the manifest's hash is claimed to be the same, as the registry would believe it."""
+    content = MANIFEST.to_bytes()
+    ids = {
+        model_id_of(content, CID_DIGEST, replace(MANIFEST, trials=replace(MANIFEST.trials, answers=answers)))
+        for answers in (ANSWERS, ANSWERS[::-1], ANSWERS[:1], ())
+    }
+    assert len(ids) == 4
 
 
 def test_model_id__any_field_of_a_segment__changes_it() -> None:
