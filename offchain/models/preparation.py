@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from offchain import toolchain
 from offchain.inference.calibration import Samples
 from offchain.inference.untrusted import Segment, split_model
+from offchain.models.trials import check_count, make_trials
 from offchain.models.verifiers import code_hash, compile_segment_verifiers
 from offchain.protocol.field import dequantise, quantise
 from offchain.protocol.manifest import Accuracy, Manifest, SegmentRecord, SrsRecord, check_manifest
@@ -49,6 +50,8 @@ class Recipe:
         cuts: at which tensors.
         max_log_rows: the largest circuit that the workers can prove.
         max_drift: how far the fixed-point outputs may be off, relative to the largest output.
+        trials: how many questions with known answers new workers find, 0 to 256; each is used up by those who answer it
+            at the same time. With none, whoever bonds may serve.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Recipe:
     cuts: tuple[str, ...] | None = None
     max_log_rows: int = 17
     max_drift: float = 0.05
+    trials: int = 16
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def prepare(
         InvalidInputError: the model, the samples or the SRS cannot be used as they are.
         NativeCallFailed: a tool crashed or reached its limits.
     """
+    check_count(recipe.trials)
     progress("cutting", 0.0)
     segments = split_model(model, cuts=recipe.cuts, segments=recipe.segments)
     progress("choosing settings", 0.05)
@@ -122,6 +127,8 @@ def prepare(
     verifiers = compile_segment_verifiers(circuits, prover)
     progress("measuring accuracy", 0.8)
     accuracy = measure(model, circuits, prover, heldout or calibration, "held-out" if heldout else "calibration")
+    progress("answering trials", 0.9)
+    trials = make_trials(circuits, calibration.inputs, recipe.trials, prover)
 
     identity = identity or Identity.generate()
     contents: dict[str, bytes] = {}
@@ -138,6 +145,7 @@ def prepare(
         tools={"prover": prover.version, "solc": toolchain.SOLC_VERSION},
         srs=SrsRecord(srs.digest.hex(), pin(srs.path.read_bytes()), srs.log_rows, srs.origin),
         accuracy=accuracy,
+        trials=trials,
         segments=tuple(
             _record(segment, circuit, verifier, identity, pin)
             for segment, circuit, verifier in zip(segments, circuits, verifiers, strict=True)

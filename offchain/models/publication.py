@@ -54,6 +54,7 @@ def publish(
             manifest_cid,
             [segment.spec() for segment in prepared.manifest.segments],
             verifiers,
+            prepared.manifest.trials.answer_hashes(),
         )
     progress("granting access", 0.9)
     grant(model_id, prepared.identity, announced_keys(contracts), store, contracts, sender)
