@@ -106,10 +106,15 @@ class Worker:
         return Address(self.sender.address)
 
 
-def prepared_model(onnx: bytes, name: str, prover: EzklProver, *, segments: int = 3, width: int = 4) -> PreparedModel:
-    """Prepare a model, or take it from the cache if neither it nor our code has changed."""
+def prepared_model(
+    onnx: bytes, name: str, prover: EzklProver, *, segments: int = 3, width: int = 4, trials: int = 0
+) -> PreparedModel:
+    """Prepare a model, or take it from the cache if neither it nor our code has changed.
+
+    Without trials, whoever bonds may serve it.
+    """
     calibration = Samples(np.random.default_rng(7).uniform(-2, 2, (16, width)).astype(np.float32), None)
-    recipe = Recipe(name, segments=segments, max_log_rows=11)
+    recipe = Recipe(name, segments=segments, max_log_rows=11, trials=trials)
 
     def make(directory: Path) -> None:
         (directory / "prepared").write_bytes(pickle.dumps(prepare(onnx, recipe, calibration, prover)))
@@ -118,6 +123,7 @@ def prepared_model(onnx: bytes, name: str, prover: EzklProver, *, segments: int 
         "onnx": hashlib.sha256(onnx).hexdigest(),
         "name": name,
         "segments": segments,
+        "trials": trials,
         "tool": prover.version,
         "code": _digest_of_code("models", "proving", "protocol", "inference", "storage"),
     }
@@ -137,9 +143,10 @@ def ready_model(
     *,
     segments: int = 3,
     width: int = 4,
+    trials: int = 0,
 ) -> ReadyModel:
     """Prepare a tiny model, cut in segments, and publish it. Its name makes it another model than any other test's."""
-    prepared = prepared_model(onnx, name, prover, segments=segments, width=width)
+    prepared = prepared_model(onnx, name, prover, segments=segments, width=width, trials=trials)
     return ReadyModel(publish(prepared, store, contracts, owner), prepared, onnx)
 
 
