@@ -28,7 +28,7 @@ def model(deployed: SimpleNamespace, isolated: None) -> bytes:
     verifier = accounts[0].deploy(VerifierMock, 0, 0)
     code_hash = web3.keccak(web3.eth.get_code(verifier.address))
     spec = (HASH, bytes(code_hash), 1, 3, 7, 7, 256, [1, 3], [1, 3])
-    transaction = deployed.registry.registerModel(HASH, HASH, [spec], [verifier], {"from": accounts[0]})
+    transaction = deployed.registry.registerModel(HASH, HASH, [spec], [verifier], [], {"from": accounts[0]})
     registered = bytes(transaction.events["ModelRegistered"]["modelId"])
     assert registered == model_id(HASH, HASH, [spec])
     return registered
@@ -59,18 +59,20 @@ def test_serve__without_a_bond__is_refused_by_name(deployed: SimpleNamespace, mo
 def test_request__nobody_answers__is_refunded(deployed: SimpleNamespace, model: bytes) -> None:
     serve(deployed, model, accounts[1])
     chain.mine()
-    jobs, policy = deployed.jobs, (1, 6000, 1000, 60, 60, 60, 60)
-    transaction = jobs.request((model, HASH, HASH, HASH, policy), {"from": accounts[2], "value": 10**9})
+    jobs, policy = deployed.jobs, (1, 6000, 1000, 60, 60, 60, 60, 60)
+    transaction = jobs.request((model, HASH, HASH, HASH, b"", policy), {"from": accounts[2], "value": 10**9})
     job = transaction.events["JobRequested"]["jobId"]
     with refused("WrongPhase"):
         jobs.expire(job, {"from": accounts[3]})
     jobs.draw(job, {"from": accounts[3]})
-    assert jobs.roundOf(job, 0)[7][0][0] == accounts[1]
+    assert jobs.roundOf(job, 0)[8][0][0] == accounts[1]
     chain.sleep(61)
     jobs.expire(job, {"from": accounts[3]})
     before = accounts[2].balance()
     jobs.claim({"from": accounts[2]})
-    assert accounts[2].balance() == before + 10**9
+    # The one that waited for the input has a fifth of the fee.
+    assert accounts[2].balance() == before + 8 * 10**8
+    assert jobs.creditOf(accounts[1]) == 2 * 10**8
     with refused("NothingToClaim"):
         jobs.claim({"from": accounts[2]})
 

@@ -150,7 +150,7 @@ def test_send__account_without_funds__is_told_so(chain: LocalChain, contracts: C
 
 @pytest.mark.usefixtures("isolation")
 def test_jobs__every_field__survives_the_way_there_and_back(contracts: Contracts, deployer: Sender) -> None:
-    policy = Policy(3, 6667, 1000, 60, 61, 62, 63)
+    policy = Policy(3, 6667, 1000, 60, 61, 62, 63, 64)
     unknown = ModelId(keccak(b"model"))
     request = JobRequest(unknown, Link(keccak(b"in")), keccak(b"key"), keccak(b"salt"), policy)
     with pytest.raises(TransactionRefused) as caught:

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offchain.protocol import sortition
-from offchain.protocol.tally import is_quorum, leading, participation
-from offchain.protocol.types import ZERO_HASH, Address, Link, Member
+from offchain.protocol.tally import has_output, is_quorum, is_short, leading, participation
+from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, ZERO_HASH, Address, Link, Member, is_output
 
 pytestmark = pytest.mark.unit
 
-LINKS = [Link(ZERO_HASH), *(Link(keccak(bytes([number]))) for number in range(3))]
+LINKS = [Link(ZERO_HASH), UNAVAILABLE, BAD_INPUT, *(Link(keccak(bytes([number]))) for number in range(3))]
 
 
 def members_of(votes: list[tuple[int, Link]]) -> tuple[Member, ...]:
@@ -68,12 +68,47 @@ def test_participation__any_members__says_whether_anybody_did_it(votes: list[str
             Address(f"0x{index:040x}"),
             1,
             ZERO_HASH if vote == "silent" else keccak(b"commitment"),
-            LINKS[1] if vote == "revealed" else Link(ZERO_HASH),
+            UNAVAILABLE if vote == "revealed" else Link(ZERO_HASH),
             ZERO_HASH,
         )
         for index, vote in enumerate(votes)
     ]
     assert participation(members) == (bool({"committed", "revealed"} & set(votes)), "revealed" in votes)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(0, False), (1, False), (2, False), (3, True), (2**248, True), (2**256 - 1, True)]
+)
+def test_is_output__votes_and_nothing__are_none(number: int, expected: bool) -> None:
+    assert is_output(number.to_bytes(32, "big")) is expected
+    assert (UNAVAILABLE, BAD_INPUT) == ((1).to_bytes(32, "big"), (2).to_bytes(32, "big"))
+
+
+@given(members=VOTES)
+def test_has_output__any_votes__is_whether_one_revealed_more_than_a_vote(members: tuple[Member, ...]) -> None:
+    assert has_output(members) is any(member.link in LINKS[3:] for member in members)
+
+
+@given(commits=st.lists(st.tuples(st.integers(1, 2**100), st.booleans()), min_size=1, max_size=8), data=st.data())
+def test_is_short__any_commits__is_whether_no_output_could_have_a_quorum(
+    commits: list[tuple[int, bool]], data: st.DataObject
+) -> None:
+    quorum_bps = data.draw(st.integers(5001, 10_000))
+    members = [
+        Member(Address(f"0x{index:040x}"), weight, keccak(b"c") if committed else ZERO_HASH, LINKS[0], ZERO_HASH)
+        for index, (weight, committed) in enumerate(commits)
+    ]
+    committed = sum(weight for weight, has_committed in commits if has_committed)
+    assert is_short(members, quorum_bps) is not is_quorum(committed, sum(w for w, _ in commits), quorum_bps)
+
+
+def test_is_short__exactly_the_quorum__is_enough() -> None:
+    members = [
+        Member(Address(f"0x{index:040x}"), weight, keccak(b"c") if weight == 3 else ZERO_HASH, LINKS[0], ZERO_HASH)
+        for index, weight in enumerate((3, 1))
+    ]
+    assert not is_short(members, 7500)
+    assert is_short(members, 7501)
 
 
 WEIGHTS = st.lists(st.integers(0, 2**70), max_size=9).map(
