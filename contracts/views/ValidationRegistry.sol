@@ -104,7 +104,7 @@ contract ValidationRegistry is IValidationRegistry {
     function _verdict(bytes32 jobId, uint256 segments) private view returns (uint8 response, string memory tag) {
         uint256 least = PROVED;
         tag = "proved";
-        bool isAttested;
+        bool isAttested = false;
         for (uint256 i = 0; i < segments; ++i) {
             Label label = jobs.labelOf(jobId, i);
             if (label == Label.Proved) continue;
