@@ -51,6 +51,10 @@ class Views:
 
     def verify(self, job: Job, **changes: Any) -> Receipt:
         """Have a job's inference verified, as it is recorded but for the changes."""
+        return self.stage.owner.send(self.verification(job, **changes))
+
+    def verification(self, job: Job, **changes: Any) -> Any:
+        """The call that :meth:`verify` sends."""
         fields = {
             "model_id": number(job.model_id),
             "input_commitment": self.input_commitment(job),
@@ -58,7 +62,7 @@ class Views:
             "proof": job.id,
         }
         assert changes.keys() <= fields.keys()
-        return self.stage.owner.send(self.inference.functions.verifyInference(*(fields | changes).values()))
+        return self.inference.functions.verifyInference(*(fields | changes).values())
 
     def input_commitment(self, job: Job) -> bytes:
         """What ``inputCommitmentOf`` is to say."""
@@ -133,17 +137,21 @@ def finish(
 
 def test_verify_inference__every_segment_proved__passes_and_is_announced(stage: Stage, views: Views) -> None:
     job = finish(stage).record
-    receipt = views.verify(job)
-    mined = stage.chain.connection.web3.eth.get_transaction_receipt(receipt.transaction_hash)  # type: ignore[arg-type]
-    (log,) = mined["logs"]
-    event = views.inference.events.InferenceVerified().process_log(log)
-    assert dict(event["args"]) == {
-        "modelId": number(stage.model),
-        "inputCommitment": views.input_commitment(job),
-        "output": RESULT,
-        "caller": stage.owner.address,
-    }
-    views.verify(job)  # any number of times
+    account = stage.chain.deploy(stage.owner, "AccountMock")
+    execute = stage.chain.connection.contract("AccountMock", account).functions.execute
+    through_a_contract = execute(views.inference.address, views.verification(job)._encode_transaction_data())
+    # Anyone may, and any number of times.
+    for caller, call in ((stage.owner.address, views.verification(job)), (account, through_a_contract)):
+        receipt = stage.owner.send(call)
+        mined = stage.chain.rpc("eth_getTransactionReceipt", receipt.transaction_hash)
+        (event,) = views.inference.events.InferenceVerified().get_logs(from_block=receipt.block_number)
+        assert len(mined["logs"]) == 1
+        assert dict(event["args"]) == {
+            "modelId": number(stage.model),
+            "inputCommitment": views.input_commitment(job),
+            "output": RESULT,
+            "caller": caller,
+        }
 
 
 def test_verify_inference__segments_overturned_by_proofs__passes(stage: Stage, views: Views) -> None:
