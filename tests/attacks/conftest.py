@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -12,6 +13,8 @@ from offchain.protocol.types import Address, Phase
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.storage.ipfs import IpfsStore
 from offchain.storage.sealing import Identity
+from tests.attacks.mutant import build_stage, running_theatre
+from tests.contracts.stage import Stage
 from tests.harness import Play, ReadyModel, Worker, enroll, ready_model, running_store, test_prover
 from tests.local_chain import LocalChain
 from tests.models import mlp
@@ -68,3 +71,17 @@ def proving(
 ) -> Play:
     """A job whose three segments have settled and must all be proved."""
     return Play(contracts, store, prover, model, workers, requester, VALUES).run(until=Phase.PROVING)
+
+
+@pytest.fixture(scope="session")
+def theatre() -> Iterator[LocalChain]:
+    """A chain for contracts with and without their defences; the verifiers on it are mocks."""
+    with running_theatre() as chain:
+        yield chain
+
+
+@pytest.fixture
+def build(theatre: LocalChain) -> Iterator[Callable[..., Stage]]:
+    """Build stages, see :func:`tests.attacks.mutant.build_stage`; what the test does to the chain is taken back."""
+    with theatre.isolated():
+        yield partial(build_stage, theatre)
