@@ -89,15 +89,20 @@ abstract contract JobProofs is JobRounds {
 
     function _requireProver(bytes32 jobId, uint256 segment, Job storage job, Round storage round) private view {
         if (msg.sender == round.prover) return;
-        bool isOpen = block.timestamp + job.policy.proveSeconds >= job.deadline;
         bytes32 link = _memberOf(round, jobId, segment, msg.sender).link;
-        if (!isOpen || link != round.settledLink) revert NotProver(jobId, segment, msg.sender);
+        if (!_isOpenToAll(job) || link != round.settledLink) revert NotProver(jobId, segment, msg.sender);
+    }
+
+    /// Whether the drawn provers' own time is over.
+    function _isOpenToAll(Job storage job) private view returns (bool) {
+        return block.timestamp + job.policy.proveSeconds >= job.deadline;
     }
 
     /// INVARIANT: what a copier can lift from a pending transaction is worth nothing to it.
     function _requireAnnounced(bytes32 jobId, uint256 segment, Round storage round, bytes32 proofHash) private view {
-        if (msg.sender == round.prover) return; // it alone may prove until its time is over
         Job storage job = _jobs[jobId];
+        // The drawn prover alone may prove until its time is over. After that it could copy like anybody else.
+        if (msg.sender == round.prover && !_isOpenToAll(job)) return;
         Member storage member = _memberOf(round, jobId, segment, msg.sender);
         bytes32 expected = announcementOf(jobId, segment, _attempt(job, segment), msg.sender, proofHash);
         if (member.announcement != expected) revert ProofNotAnnounced(jobId, segment, msg.sender, expected);

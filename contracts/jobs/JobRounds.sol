@@ -214,22 +214,22 @@ abstract contract JobRounds is JobRecord {
 
     function _settle(bytes32 jobId, Job storage job, Round storage round) private {
         uint256 segment = job.segment;
-        _penaliseSilent(jobId, segment, round);
         Member[] storage members = round.members;
-        (bytes32 link, uint256 weight) = Tally.leading(members);
         (,, bool hasOutput) = Tally.participation(members);
+        // Where nobody shows an output, nobody shows that it could be done.
+        if (!hasOutput) return _failWithoutOutput(jobId, job);
+        _penaliseSilent(jobId, segment, round);
+        (bytes32 link, uint256 weight) = Tally.leading(members);
         bool isQuorum = Tally.isQuorum(weight, round.totalWeight, job.policy.quorumBps);
         if (isQuorum && Tally.isOutput(link)) {
             round.settledLink = link;
             round.settledWeight = weight;
             emit SegmentSettled(jobId, segment, link, weight, round.totalWeight);
             _advance(jobId, job);
-        } else if (hasOutput) {
+        } else {
             // A proof can still show what the others could not agree on, or said could not be had.
             _enter(job, Phase.Contested, 2 * uint256(job.policy.proveSeconds));
             emit SegmentContested(jobId, segment, job.deadline);
-        } else {
-            _failWithoutOutput(jobId, job);
         }
     }
 

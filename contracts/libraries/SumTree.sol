@@ -111,9 +111,7 @@ library SumTree {
             --level;
             leaf <<= 1;
             uint256 left = self.nodes[_key(level, leaf)].upperLookupRecent(blockNumber);
-            for (uint256 i = 0; i < excluded.count; ++i) {
-                if (excluded.leaves[i] >> level == leaf) left -= excluded.weights[i];
-            }
+            left -= _excludedUnder(excluded, level, leaf);
             if (point >= left) {
                 point -= left;
                 ++leaf;
@@ -127,12 +125,28 @@ library SumTree {
         view
         returns (uint256 weight)
     {
-        for (uint256 i = 0; i < out.count; ++i) {
-            if (out.leaves[i] == leaf) return 0;
-        }
         weight = weightAt(self, leaf, blockNumber);
+        if (weight == 0 || _excludedUnder(out, 0, leaf) != 0) return 0;
         (out.leaves[out.count], out.weights[out.count]) = (leaf, weight);
         ++out.count;
+    }
+
+    /// The weights of the excluded leaves below a node. A draw that passes over all members of a large job comes here for
+    /// each of its levels: written out, since the compiler's checks of bounds and sums would cost most of the draw.
+    function _excludedUnder(Exclusions memory excluded, uint256 level, uint256 place)
+        private
+        pure
+        returns (uint256 sum)
+    {
+        (uint256[] memory leaves, uint256[] memory weights) = (excluded.leaves, excluded.weights);
+        uint256 count = excluded.count;
+        assembly ("memory-safe") {
+            let toWeight := sub(weights, leaves)
+            let leaf := add(leaves, 32)
+            for { let end := add(leaf, mul(count, 32)) } lt(leaf, end) { leaf := add(leaf, 32) } {
+                if eq(shr(level, mload(leaf)), place) { sum := add(sum, mload(add(leaf, toWeight))) }
+            }
+        }
     }
 
     /// A node is named by its level (0 for leaves) and its place within the level.

@@ -39,6 +39,10 @@ def build_worker(config: WorkerConfig, worker_class: type[Worker] = Worker) -> W
     if not config.identity.exists():
         Identity.generate().save(config.identity)
     identity = Identity.load(config.identity)
+    if not config.trusted_srs:
+        logging.getLogger("offchain.worker").warning(
+            "any SRS is trusted: whoever knows the secret behind one can take this stake; see `trusted_srs`"
+        )
     account = open_keystore(config.keystore, config.password_file)
     connection = Connection(config.rpc_url)
     contracts = Contracts.connect(connection, Deployment.load(config.deployment))
@@ -48,7 +52,7 @@ def build_worker(config: WorkerConfig, worker_class: type[Worker] = Worker) -> W
         contracts,
         Sender(connection, account),
         store,
-        Executor(contracts, store, prover, identity),
+        Executor(contracts, store, prover, identity, config.trusted_srs),
         Memory(config.state_directory / "memory.sqlite"),
         identity,
         Settings(

@@ -36,6 +36,8 @@ class WorkerConfig:
         turn_seconds: how long housekeeping waits for each account whose turn comes first.
         claim_above_wei: credit is claimed once it exceeds this.
         prover_threads: processor threads of one proof; all if None.
+        trusted_srs: SHA-256 digests (hex) of the structured reference strings to stake on; any if empty, which is for
+            development: whoever knows the secret behind one can forge proofs and take this stake.
         least_prove_seconds: jobs that may ask for a proof in less are answered with a vote that they cannot be done.
     """
 
@@ -55,6 +57,7 @@ class WorkerConfig:
     claim_above_wei: int = 10**16
     prover_threads: int | None = None
     least_prove_seconds: int = 0
+    trusted_srs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for index, model in enumerate(self.models):
@@ -63,6 +66,11 @@ class WorkerConfig:
                     f"models[{index}]",
                     f"{model!r} is no model id",
                     "give 32 bytes in hex, as `interlock model list` does",
+                )
+        for index, digest in enumerate(self.trusted_srs):
+            if not re.fullmatch("[0-9a-f]{64}", digest):
+                raise InvalidInputError(
+                    f"trusted_srs[{index}]", f"{digest!r} is no digest", "give 64 digits of lower-case hex"
                 )
         object.__setattr__(self, "models", tuple(model.removeprefix("0x").lower() for model in self.models))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from offchain.chain.contracts import Contracts
 from offchain.errors import InvalidInputError, RecoverableError
-from offchain.models.loading import fetch_manifest, find_identity, load_circuits
+from offchain.models.loading import ModelMismatch, fetch_manifest, find_identity, load_circuits
 from offchain.protocol.duties import JobView
 from offchain.protocol.field import decode_elements, encode_elements
 from offchain.protocol.links import LinkKind, link_of_commitment, link_of_values
@@ -44,9 +44,19 @@ class Executor:
     Args:
         contracts, store, prover: the outside.
         identity: opens what is sealed to this worker.
+        trusted_srs: digests (hex) of the structured reference strings to work under; any if empty. Whoever knows the
+            secret behind one can forge proofs, and have this worker slashed for its honest work.
     """
 
-    def __init__(self, contracts: Contracts, store: ContentStore, prover: EzklProver, identity: Identity) -> None:
+    def __init__(
+        self,
+        contracts: Contracts,
+        store: ContentStore,
+        prover: EzklProver,
+        identity: Identity,
+        trusted_srs: Collection[str] = (),
+    ) -> None:
+        self._trusted_srs = trusted_srs
         self._contracts = contracts
         self._store = store
         self._prover = prover
@@ -62,6 +72,8 @@ class Executor:
         """
         if model_id not in self._circuits:
             manifest = fetch_manifest(self._contracts, self._store, model_id)
+            if self._trusted_srs and manifest.srs.digest not in self._trusted_srs:
+                raise ModelMismatch("srs.digest", f"{manifest.srs.digest} is not trusted", "add it to `trusted_srs`")
             identity = find_identity(self._contracts, self._store, model_id, manifest, self._identity)
             if identity is None:
                 raise NotGranted(f"model {model_id.hex()} was not granted to this worker")

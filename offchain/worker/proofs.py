@@ -94,7 +94,8 @@ class Proofs:
     def _is_announced(self, view: JobView, segment: int, proof: Proof) -> bool:
         """Whether the chain takes the proof from this worker by now; announces it if it was not yet."""
         round_, me = view.rounds[segment], Address(self._sender.address)
-        if round_.prover == me:
+        is_open_to_all = view.timestamp + view.job.policy.prove_seconds >= view.job.deadline
+        if round_.prover == me and not is_open_to_all:
             return True  # nobody else may, or can have been quicker
         member = round_.member(me)
         if member is None:
