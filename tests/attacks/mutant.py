@@ -1,8 +1,8 @@
 """The contracts with a defence taken out of their source, beside the real ones on one chain.
 
 A test of a defence proves little unless it is seen that the attack does harm where the defence is missing. So each
-attack is played twice: on a mutant, where it must do harm, and on the real contracts, where it must be refused. A change
-that does not match the source exactly once is an error: whoever rewrites a defence has to look at its attack again.
+attack is played twice: on a mutant, where it must do harm, and on the real contracts, where it must be refused. A
+change that does not match the source exactly once is an error: who rewrites a defence has to look at its attack again.
 
 Mutants are compiled without the optimizer, which takes a sixth of the time and changes no behaviour; so the chain they
 live on has no limit of code size. All that were declared when the first is needed are compiled together.

@@ -1,0 +1,173 @@
+"""Rows 2 and 10: what was true of one job, segment or chain is worth nothing in another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from eth_hash.auto import keccak
+
+from offchain.protocol.types import ZERO_HASH, Link, Phase
+from tests.attacks.mutant import Change, Mutant
+from tests.contracts.stage import Play, Stage, commitment_link, refused
+
+pytestmark = pytest.mark.integration
+
+OTHER_ACTIVATION = keccak(b"another x") + keccak(b"another y")
+
+UNLINKED = Mutant(
+    Change("jobs/JobProofs.sol", "if (linkIn != opening) revert OpeningLinkMismatch(segment, opening, linkIn);")
+)
+UNCLOSED = Mutant(
+    Change("jobs/JobProofs.sol", "if (linkOut != closing) revert ClosingLinkMismatch(segment, closing, linkOut);")
+)
+NEVER_CONSUMED = Mutant(
+    Change(
+        "jobs/JobProofs.sol",
+        "if (round.prover == address(0)) revert ProofNotDue(jobId, segment);\n"
+        "        if (round.proofHash != 0) revert AlreadyProved(jobId, segment);",
+        "if (round.prover == address(0)) revert ProofNotDue(jobId, segment);",
+    )
+)
+
+
+# --- another job ------------------------------------------------------------------------------------------------------
+
+
+def answer_of_another_job(stage: Stage) -> Play:
+    """A job over another input, whose committee answers what it found in a job before, and has that one's proof."""
+    play = stage.request(input_link=commitment_link(OTHER_ACTIVATION))
+    return play.to_proving()
+
+
+def test_proof_of_another_job__defence_removed__old_answer_counts_as_proved(build: Callable[..., Stage]) -> None:
+    stage = build(UNLINKED, segments=1)
+    play = answer_of_another_job(stage)
+    play.prove(0)
+    play.finalise()
+    assert play.phase is Phase.FINALISED
+    assert play.round(0).proof_hash != ZERO_HASH
+
+
+def test_proof_of_another_job__refused_because_it_opens_with_another_input(build: Callable[..., Stage]) -> None:
+    stage = build(segments=1)
+    play = answer_of_another_job(stage)
+    expected, actual = commitment_link(OTHER_ACTIVATION), commitment_link(stage._boundary(0))
+    with refused("OpeningLinkMismatch", segment=0, expected=expected, actual=actual):
+        play.prove(0)
+
+
+# --- two honest jobs, spliced -----------------------------------------------------------------------------------------
+
+
+def spliced(stage: Stage) -> Play:
+    """Segment 0 settled on one activation, segment 1 on what another job made of another one."""
+    play = stage.request().to_committing()
+    ours = {worker.address: commitment_link(OTHER_ACTIVATION) for worker in stage.workers}
+    play.play_round(ours)
+    play.play_round()
+    play.play_round()
+    play.draw()
+    opening = play.stage._boundary(0)
+    proof = (opening + OTHER_ACTIVATION).ljust(256, b"\1")
+    play.prove(0, proof=proof)
+    return play
+
+
+def test_spliced_segments__defence_removed__result_of_another_input_is_proved(build: Callable[..., Stage]) -> None:
+    stage = build(UNLINKED)
+    play = spliced(stage)
+    play.prove(1)
+    play.prove(2)
+    play.finalise()
+    assert play.round(0).settled_link != commitment_link(stage._boundary(1))
+    assert play.round(2).settled_link == play.truth(2)
+
+
+def test_spliced_segments__refused_because_the_links_differ(build: Callable[..., Stage]) -> None:
+    stage = build()
+    play = spliced(stage)
+    expected, actual = commitment_link(OTHER_ACTIVATION), commitment_link(stage._boundary(1))
+    with refused("OpeningLinkMismatch", segment=1, expected=expected, actual=actual):
+        play.prove(1)
+    play.prove(2)
+    assert play.round(1).proof_hash == ZERO_HASH
+
+
+def result_that_nobody_computed(stage: Stage) -> tuple[Play, Link]:
+    """A committee that lies with one voice, and an honest proof."""
+    lie = Link(keccak(b"a lie"))
+    play = stage.request().to_committing()
+    play.play_round({worker.address: lie for worker in stage.workers})
+    play.draw()
+    return play, lie
+
+
+def test_proof_of_another_result__defence_removed__lie_counts_as_proved(build: Callable[..., Stage]) -> None:
+    play, lie = result_that_nobody_computed(build(UNCLOSED, segments=1))
+    play.prove(0)
+    play.finalise()
+    assert (play.round(0).settled_link, play.phase) == (lie, Phase.FINALISED)
+
+
+def test_proof_of_another_result__refused_because_it_closes_with_another_link(build: Callable[..., Stage]) -> None:
+    play, lie = result_that_nobody_computed(build(segments=1))
+    with refused("ClosingLinkMismatch", segment=0, expected=lie, actual=play.truth(0)):
+        play.prove(0)
+
+
+# --- the same proof again ---------------------------------------------------------------------------------------------
+
+
+def test_proof_sent_again__defence_removed__stands_for_all_the_others(build: Callable[..., Stage]) -> None:
+    stage = build(NEVER_CONSUMED)
+    play = stage.request().to_proving()
+    for _ in range(3):
+        play.prove(0)
+    assert play.phase is Phase.CHALLENGEABLE
+    assert [play.round(segment).proof_hash == ZERO_HASH for segment in range(3)] == [False, True, True]
+    play.lapse()
+    play.finalise()
+
+
+def test_proof_sent_again__refused_because_it_was_consumed(build: Callable[..., Stage]) -> None:
+    stage = build()
+    play = stage.request().to_proving()
+    play.prove(0)
+    with refused("AlreadyProved", jobId=play.job, segment=0):
+        play.prove(0)
+    assert (play.phase, play.record.proofs_due) == (Phase.PROVING, 2)
+
+
+def test_commitment_of_one_chain__refused_on_another(build: Callable[..., Stage]) -> None:
+    """A fork of the chain has every job of it, and none of the commitments counts there."""
+    stage = build(segments=1)
+    play = stage.request().to_committing().to_revealing()
+    member = play.members()[0]
+    link, salt = play.secrets[0, 0, member.address]
+    there = stage.contracts.connection.chain_id + 1
+    stage.chain.rpc("anvil_setChainId", there)
+    try:
+        function = play.jobs.contract.functions.commitmentOf
+        actual = bytes(function(play.job, 0, 0, member.address, link, salt).call())
+        with refused("CommitmentMismatch", expected=play.round(0).members[0].commitment, actual=actual):
+            play.reveal(member)
+    finally:
+        stage.chain.rpc("anvil_setChainId", there - 1)
+    play.reveal(member)
+
+
+def test_commitment_of_one_job__refused_in_another(build: Callable[..., Stage]) -> None:
+    """The same input, model, committee and answer; nobody may have worked for the second job yet."""
+    stage = build(segments=1)
+    first, second = stage.request().to_committing(), stage.request().to_committing()
+    member = stage.workers[0]
+    first.commit(member)
+    link, salt = first.secrets[0, 0, member.address]
+    replayed = first.commitment(member, 0, link, salt)
+    second.jobs.commit(member, second.job, replayed)
+    for other in stage.workers[1:]:
+        second.commit(other)
+    actual = second.commitment(member, 0, link, salt)
+    with refused("CommitmentMismatch", expected=replayed, actual=actual):
+        second.jobs.reveal(member, second.job, link, salt, keccak(b"activation"))
