@@ -21,6 +21,7 @@ from offchain.proving.ezkl_prover import EzklProver
 from offchain.storage.ipfs import IpfsStore
 from offchain.storage.local import CachedStore
 from offchain.storage.sealing import Identity
+from offchain.worker.candidacy import Candidacies, Candidacy
 from offchain.worker.config import WorkerConfig, open_keystore
 from offchain.worker.daemon import Settings, Worker
 from offchain.worker.executor import Executor
@@ -48,11 +49,14 @@ def build_worker(config: WorkerConfig, worker_class: type[Worker] = Worker) -> W
     contracts = Contracts.connect(connection, Deployment.load(config.deployment))
     store = CachedStore(IpfsStore(config.ipfs_url, IPFS_TIMEOUT_SECONDS), config.state_directory / "content")
     prover = EzklProver(ArtefactCache(config.cache_directory), threads=config.prover_threads)
+    sender = Sender(connection, account)
+    executor = Executor(contracts, store, prover, identity, config.trusted_srs)
+    candidacies = Candidacies(config.state_directory / "candidacies.sqlite")
     return worker_class(
         contracts,
-        Sender(connection, account),
+        sender,
         store,
-        Executor(contracts, store, prover, identity, config.trusted_srs),
+        executor,
         Memory(config.state_directory / "memory.sqlite"),
         identity,
         Settings(
@@ -63,6 +67,7 @@ def build_worker(config: WorkerConfig, worker_class: type[Worker] = Worker) -> W
             config.claim_above_wei,
             config.least_prove_seconds,
         ),
+        Candidacy(contracts, sender, store, prover, executor.circuits, candidacies),
     )
 
 

@@ -25,6 +25,7 @@ from offchain.storage.cid import cid_to_digest
 from offchain.storage.local import CachedStore
 from offchain.storage.port import StoreUnreachable
 from offchain.storage.sealing import Identity
+from offchain.worker.candidacy import Candidacy
 from offchain.worker.executor import BadInput, Executor, NotGranted, NoUsableInput
 from offchain.worker.memory import Memory, Work
 from offchain.worker.proofs import Proofs, round_of
@@ -73,6 +74,7 @@ class Worker:
         executor: executes and proves.
         memory: what survives a restart.
         identity: opens what is sealed to this worker.
+        candidacy: passes the trials of the models that are served; None where there are none to pass.
     """
 
     def __init__(
@@ -84,7 +86,9 @@ class Worker:
         memory: Memory,
         identity: Identity,
         settings: Settings,
+        candidacy: Candidacy | None = None,
     ) -> None:
+        self._candidacy = candidacy
         self._contracts = contracts
         self._sender = sender
         self._store = store
@@ -124,11 +128,13 @@ class Worker:
             stop.wait(pause)
         self._proofs.stop()
         self._loader.shutdown(wait=False, cancel_futures=True)
+        if self._candidacy is not None:
+            self._candidacy.stop()
 
     def cycle(self) -> None:
         """Do everything that is due at the newest block; nothing, if there is no new one and nothing is under way."""
         head = self._contracts.connection.block_number()
-        if head == self._last_block and not (self._noticed or self._proofs or self._granted):
+        if head == self._last_block and not (self._noticed or self._proofs or self._granted or self._candidacy):
             return
         self._enrol()
         self._flush()
@@ -137,6 +143,8 @@ class Worker:
             self._handle(event)
         self._serve_granted()
         self._refresh_weights()
+        if self._candidacy is not None:
+            self._candidacy.attend_all()
         for job in self._memory.open_jobs():
             try:
                 self._attend(job)
@@ -232,6 +240,8 @@ class Worker:
         """Enter a model's draws, once it is loaded."""
         if not self._contracts.staking.is_serving(self._me, model_id):
             self._contracts.staking.serve(self._sender, model_id)
+        if self._candidacy is not None:
+            self._candidacy.enter(model_id)
         self._served.add(model_id)
         _log.info("serving model %s", model_id.hex())
 
