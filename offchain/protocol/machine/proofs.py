@@ -112,14 +112,18 @@ class Proofs(Rounds):
         round_ = self.round_of(job.id, segment)
         if self.caller == round_.prover:
             return
-        is_open = self.block.timestamp + job.policy.prove_seconds >= job.deadline
-        if self.require_member(job.id, segment).link != round_.settled_link or not is_open:
+        if self.require_member(job.id, segment).link != round_.settled_link or not self._is_open_to_all(job):
             raise Refused("NotProver", job.id, segment, self.caller)
+
+    def _is_open_to_all(self, job: Job) -> bool:
+        """Whether the drawn provers' own time is over."""
+        return self.block.timestamp + job.policy.prove_seconds >= job.deadline
 
     def _require_announced(self, job_id: JobId, segment: int, proof: Proof) -> None:
         """What a copier can lift from a pending transaction is worth nothing to it: it did not announce it."""
-        if self.caller == self.round_of(job_id, segment).prover:
-            return  # it alone may prove until its time is over
+        job = self.state.jobs[job_id]
+        if self.caller == self.round_of(job_id, segment).prover and not self._is_open_to_all(job):
+            return  # it alone may prove now; later it could copy like anybody else
         member = self.require_member(job_id, segment)
         where = (self.domain.chain_id, self.domain.jobs, job_id, segment, self.attempt_of(job_id, segment))
         expected = hashing.announcement(*where, self.caller, proof.hash)

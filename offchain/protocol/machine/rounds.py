@@ -199,21 +199,23 @@ class Rounds(Record):
     # --- tally --------------------------------------------------------------------------------------------------------
 
     def _settle(self, job_id: JobId) -> None:
-        """Count the round: an output with a quorum settles it, any other output leaves it to a proof."""
-        self._penalise_silent(job_id)
+        """Count the round: an output with a quorum settles it, any other output leaves it to a proof.
+
+        Where nobody shows an output, nobody shows that it could be done: then silence costs nothing.
+        """
         job = self.state.jobs[job_id]
         segment, round_ = job.segment, self.round_of(job_id, job.segment)
+        if not tally.has_output(round_.members):
+            return self.fail_without_output(job_id)
+        self._penalise_silent(job_id)
         link, weight = tally.leading(round_.members)
-        has_quorum = tally.is_quorum(weight, round_.total_weight, job.policy.quorum_bps)
-        if has_quorum and is_output(link):
+        if tally.is_quorum(weight, round_.total_weight, job.policy.quorum_bps) and is_output(link):
             self.change_round(job_id, segment, settled_link=link, settled_weight=weight)
             self.emit(SegmentSettled(job_id, segment, link, weight, round_.total_weight))
             self.advance(job_id)
-        elif tally.has_output(round_.members):
+        else:
             self.enter(job_id, Phase.CONTESTED, 2 * job.policy.prove_seconds)
             self.emit(SegmentContested(job_id, segment, self.state.jobs[job_id].deadline))
-        else:
-            self.fail_without_output(job_id)
 
     def _penalise_silent(self, job_id: JobId) -> None:
         """A miss is a fault only where another member showed that it could be done."""
