@@ -155,7 +155,14 @@ class Registrar:
         }
         prepared = prepare(
             (directory / "model").read_bytes(),
-            Recipe(parameters.name, parameters.segments, parameters.cuts, self._max_log_rows, parameters.max_drift),
+            Recipe(
+                parameters.name,
+                parameters.segments,
+                parameters.cuts,
+                self._max_log_rows,
+                parameters.max_drift,
+                parameters.trials,
+            ),
             samples["calibration"],
             self._prover,
             heldout=samples.get("heldout"),

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from api.database import Database, grants, models, registrations, worker_keys
+from offchain.protocol.trials import DEFAULT_TRIALS
 from offchain.protocol.types import ModelId
 from offchain.storage.sealing import EncryptionKey
 
@@ -24,6 +25,7 @@ class Parameters:
     cuts: tuple[str, ...] | None
     max_drift: float
     has_heldout: bool
+    trials: int = DEFAULT_TRIALS
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from offchain.protocol.trials import DEFAULT_TRIALS, MAX_TRIALS
+
 MAX_NAME = 100
 MAX_SEGMENTS = 16
 """See ``Policies.MAX_SEGMENTS``."""
@@ -32,6 +34,14 @@ UPLOAD_SCHEMA: dict[str, Any] = {
             "maximum": 1,
             "default": 0.05,
             "description": "How far outputs in fixed point may be off, relative to the largest output.",
+        },
+        "trials": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_TRIALS,
+            "default": DEFAULT_TRIALS,
+            "description": "Questions with known answers, one of which a new worker has to answer before its stake "
+            "counts; without any, whoever bonds may serve the model.",
         },
     },
 }

@@ -32,6 +32,7 @@ from offchain.chain.contracts import Contracts
 from offchain.errors import InvalidInputError
 from offchain.inference.calibration import load_samples
 from offchain.inference.untrusted import split_model
+from offchain.protocol.trials import DEFAULT_TRIALS, MAX_TRIALS
 from offchain.protocol.types import ModelId
 from offchain.requester.requester import Requester
 from offchain.sandbox import NativeCallFailed
@@ -42,7 +43,7 @@ _log = logging.getLogger(__name__)
 MAX_WAITING = 32
 MAX_COUNTED_WORKERS = 64
 FILES = ("model", "calibration", "heldout")
-FIELDS = ("name", "segments", "cuts", "max_drift")
+FIELDS = ("name", "segments", "cuts", "max_drift", "trials")
 DEFAULT_DRIFT = 0.05
 
 
@@ -211,12 +212,13 @@ def read_parameters(files: Mapping[str, bytes], texts: Mapping[str, str]) -> Par
         raise InvalidInputError("segments", "exactly one of segments and cuts is needed", "send one of the two")
     segments, cuts = None, None
     if "segments" in texts:
-        segments = _whole_number(texts["segments"])
+        segments = _whole_number("segments", texts["segments"], 1, MAX_SEGMENTS)
     else:
         cuts = tuple(cut.strip() for cut in texts["cuts"].split(","))
         if not all(cuts) or len(cuts) >= MAX_SEGMENTS:
             raise InvalidInputError("cuts", "they are no names", f"name 1 to {MAX_SEGMENTS - 1}, with commas between")
-    return Parameters(name, segments, cuts, _drift(texts.get("max_drift")), "heldout" in files)
+    trials = _whole_number("trials", texts.get("trials", str(DEFAULT_TRIALS)), 0, MAX_TRIALS)
+    return Parameters(name, segments, cuts, _drift(texts.get("max_drift")), "heldout" in files, trials)
 
 
 def registration_id(files: Mapping[str, bytes], parameters: Parameters) -> str:
@@ -246,10 +248,10 @@ def check_files(files: Mapping[str, bytes], parameters: Parameters) -> None:
                 raise InvalidInputError(field, error.problem, error.mend) from error
 
 
-def _whole_number(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_SEGMENTS:
+def _whole_number(field: str, text: str, least: int, most: int) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 4 and least <= int(text) <= most:
         return int(text)
-    raise InvalidInputError("segments", f"{text[:40]!r} is out of bounds", f"send a whole number, 1 to {MAX_SEGMENTS}")
+    raise InvalidInputError(field, f"{text[:40]!r} is out of bounds", f"send a whole number, {least} to {most}")
 
 
 def _drift(text: str | None) -> float:

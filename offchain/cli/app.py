@@ -16,6 +16,7 @@ from offchain.cli.context import console, readable_errors
 from offchain.cli.srs import srs_commands
 from offchain.cli.views import describe_event, progress_bar, show_job_table, show_model
 from offchain.errors import InvalidInputError
+from offchain.protocol.trials import DEFAULT_TRIALS, MAX_TRIALS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -107,13 +108,16 @@ def register(
     heldout: Annotated[Path | None, typer.Option(help="npz with `input` and `label`, to measure accuracy on.")] = None,
     name: Annotated[str | None, typer.Option(help="What to call it; the file's name if left out.")] = None,
     max_drift: Annotated[float, typer.Option(help="How far fixed point may be off, relative to the outputs.")] = 0.05,
+    trials: Annotated[
+        int, typer.Option(min=0, max=MAX_TRIALS, help="Questions that new workers answer; with none, any may serve.")
+    ] = DEFAULT_TRIALS,
     gateway: Gateway = None,
 ) -> None:
     """Cut a model, compile its circuits, measure them, and register it on chain."""
     with readable_errors():
         if segments is None and cuts is None:
             segments = 3
-        fields = {"name": name or model.stem, "max_drift": str(max_drift)}
+        fields = {"name": name or model.stem, "max_drift": str(max_drift), "trials": str(trials)}
         fields |= {"cuts": cuts} if cuts is not None else {"segments": str(segments)}
         client = context.gateway(gateway)
         with progress_bar() as bar:

@@ -19,6 +19,7 @@ from offchain.models.trials import check_count, make_trials
 from offchain.models.verifiers import code_hash, compile_segment_verifiers
 from offchain.protocol.field import dequantise, quantise
 from offchain.protocol.manifest import Accuracy, Manifest, SegmentRecord, SrsRecord, check_manifest
+from offchain.protocol.trials import DEFAULT_TRIALS
 from offchain.proving.boundary import check_boundaries
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import SegmentCircuit, Srs, Tuning
@@ -59,7 +60,7 @@ class Recipe:
     cuts: tuple[str, ...] | None = None
     max_log_rows: int = 17
     max_drift: float = 0.05
-    trials: int = 16
+    trials: int = DEFAULT_TRIALS
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from offchain.protocol.field import FIELD_MODULUS
 
 MAX_TRIALS = 256
 """See ``Registry.MAX_TRIALS``."""
+DEFAULT_TRIALS = 16
 MAX_MAGNITUDE = 1 << 62
 """Of a trial's elements. The number of values between two such bounds divides 2^256 so nearly that none is favoured."""
 TRIAL_INPUT_TAG = keccak(b"interlock.trial-input.v1")

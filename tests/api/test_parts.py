@@ -24,6 +24,7 @@ from offchain.chain.errors import ChainUnreachable, InsufficientFunds
 from offchain.chain.events import Event
 from offchain.errors import InvalidInputError, RecoverableError, UnrecoverableError
 from offchain.protocol.field import FIELD_MODULUS
+from offchain.protocol.trials import DEFAULT_TRIALS
 from offchain.protocol.types import JobId, ModelId
 from offchain.requester.policy import DEFAULT_POLICY
 from offchain.storage.port import StoreUnreachable
@@ -218,10 +219,20 @@ def test_registration_id__anything_changed__is_another() -> None:
         (files, {**texts, "segments": "3"}),
         (files, {"name": "n", "cuts": "a,b"}),
         (files, {**texts, "max_drift": "0.1"}),
+        (files, {**texts, "trials": "0"}),
     ]
     ids = [registration_id(files, read_parameters(files, texts)) for files, texts in variants]
     assert len(set(ids)) == len(variants)
     assert ids[0] == registration_id(files, read_parameters(files, {**texts, "max_drift": "0.05"}))
+    assert ids[0] == registration_id(files, read_parameters(files, {**texts, "trials": "16"}))
+
+
+def test_add__registration_from_before_trials__has_as_many_as_by_default(database: Database) -> None:
+    rows = ModelRows(database)
+    rows.add(Registration("r", Parameters("n", 2, None, 0.05, False)))
+    old = {"name": "n", "segments": 2, "cuts": None, "max_drift": 0.05, "has_heldout": False}
+    rows.change("r", parameters=old)
+    assert [it.parameters.trials for it in rows.unfinished()] == [DEFAULT_TRIALS]
 
 
 # --- streams ----------------------------------------------------------------------------------------------------
