@@ -348,15 +348,18 @@ def test_attend__search_fails__is_logged_and_tried_again(
     assert "is put off" in caplog.text
 
 
+@pytest.mark.parametrize("call", ["is_admitted", "is_serving", "pass_trial"])
 def test_attend__chain_away__is_left_to_the_caller(
-    chain: LocalChain, contracts: Contracts, model: ReadyModel, make: Make, monkeypatch: pytest.MonkeyPatch
+    chain: LocalChain, contracts: Contracts, model: ReadyModel, make: Make, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     candidacy = make(serve(contracts, chain.instant("cut off"), model.id))
+    candidacy.enter(model.id)
+    candidacy._candidacies.save(model.id, module.Attempt(0, bytes(32), bytes(32)))
 
     def away(*arguments: object) -> None:
         raise ChainUnreachable("rpc", "away")
 
-    monkeypatch.setattr(contracts.staking, "is_admitted", away)
+    monkeypatch.setattr(contracts.staking, call, away)
     with pytest.raises(ChainUnreachable):
         candidacy.attend(model.id)
 
