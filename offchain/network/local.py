@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ import psutil
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
+from migrations.ledger import parameters
 from migrations.steps import migrate_all
 from offchain.chain.contracts import Contracts
 from offchain.chain.sender import Sender
@@ -46,6 +47,8 @@ class NetworkOptions:
         gateway_port: 0 for a free one.
         stake_wei: each worker's bond.
         srs: a structured reference string for new models, with its origin; one is made, and marked insecure, if None.
+        inputs: what the contracts are deployed with, where it is not as in ``migrations/config/local.json``.
+        gateway_settings: likewise of the gateway's configuration.
     """
 
     directory: Path
@@ -55,6 +58,8 @@ class NetworkOptions:
     gateway_port: int = 0
     stake_wei: int = 10 * ETHER
     srs: tuple[Path, str] | None = None
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    gateway_settings: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class LocalNetwork:
                 raise UnrecoverableError(f"{program.role} has ended; its log ends:\n{program.last_words()}")
 
     def wait_until_served(self, model_id: ModelId, workers: int | None = None, timeout_seconds: float = 180.0) -> int:
-        """Wait until enough workers serve a model; returns how many do.
+        """Wait until enough workers serve a model and have passed its trial; returns how many have.
 
         Raises:
             UnrecoverableError: they did not in time, or a program ended.
@@ -148,7 +153,7 @@ class LocalNetwork:
         while True:
             self.check()
             head = self.connection.block_number()
-            serving = sum(self.contracts.staking.is_serving(address, model_id) for address in self.operators)
+            serving = sum(self._is_drawn(address, model_id) for address in self.operators)
             if serving < wanted:
                 served_block = None
             elif served_block is None:
@@ -159,6 +164,10 @@ class LocalNetwork:
             if time.monotonic() > deadline:
                 raise UnrecoverableError(f"only {serving} of {wanted} workers serve the model; see the logs")
             time.sleep(0.3)
+
+    def _is_drawn(self, operator: str, model_id: ModelId) -> bool:
+        staking = self.contracts.staking
+        return staking.is_serving(operator, model_id) and staking.is_admitted(operator, model_id)
 
     # --- starting ---------------------------------------------------------------------------------------------------
 
@@ -172,7 +181,8 @@ class LocalNetwork:
         self._report("deploying the contracts")
         deployer = Sender(self.connection, dev_account())
         self.deployment_path = self.options.directory / "deployment.json"
-        self.contracts = Contracts.connect(self.connection, migrate_all(deployer, self.deployment_path))
+        deployed = migrate_all(deployer, self.deployment_path, {**parameters(), **self.options.inputs})
+        self.contracts = Contracts.connect(self.connection, deployed)
 
         self._report(f"starting {self.options.workers} workers")
         self.worker_configs: dict[str, Path] = {}
@@ -282,6 +292,7 @@ class LocalNetwork:
         }
         if self.options.srs is not None:
             config |= {"srs": str(self.options.srs[0]), "srs_origin": self.options.srs[1]}
+        config |= self.options.gateway_settings
         (home / "gateway.json").write_text(json.dumps(config, indent=2) + "\n")
         self.gateway_url = self._launch_gateway()
 
