@@ -29,6 +29,25 @@ _RACES = frozenset({"WrongPhase", "SeedNotReady", "JobAlreadyRequested", "Nothin
 
 ROOM_BLOCKS = 100_000
 """How far back a queued job's requester looks for jobs that ran out of time and still hold a place."""
+ROOM_SECONDS = 30
+"""How often it does, by the chain's time."""
+
+
+MAX_COUNTED = 64
+"""How many of a model's workers are looked at one by one."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Who can be drawn for a model.
+
+    Args:
+        workers: how many; at least so many, where there are :data:`MAX_COUNTED` or more.
+        largest_weight_wei: of the heaviest of them; where not all were looked at, no less than it.
+    """
+
+    workers: int
+    largest_weight_wei: int
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,7 @@ class Requester:
         self._sender = sender
         self._identity = identity
         self._manifests: dict[ModelId, Manifest] = {}
+        self._looked_at: dict[ModelId, int] = {}
 
     @property
     def address(self) -> Address:
@@ -133,6 +153,21 @@ class Requester:
                 "wait for workers to join, or ask for a smaller committee",
             )
 
+    def standing(self, model_id: ModelId) -> Standing:
+        """Count a model's workers and find the heaviest, by one free draw of more than there are.
+
+        A draw that all of them fit into lists every one. Beyond that, all the weight that was not looked at might be
+        one operator's: that bound is true, and errs towards higher quorums.
+        """
+        weights = [weight for _, weight in self._draw(model_id, MAX_COUNTED)]
+        largest = max(weights, default=0)
+        if len(weights) == MAX_COUNTED:
+            before, staking = self._contracts.connection.block_number() - 1, self._contracts.staking
+            drawn = staking.draw(model_id, before, bytes(32), MAX_COUNTED, [])
+            looked_at = [weight for _, weight in drawn]
+            largest = max(*weights, *looked_at, staking.total_weight_at(model_id, before) - sum(looked_at))
+        return Standing(len(weights), largest)
+
     def _draw(self, model_id: ModelId, count: int) -> tuple[tuple[Address, int], ...]:
         """Draw as a job requested now would: from the stakes at the end of the newest block."""
         head, staking = self._contracts.connection.block_number(), self._contracts.staking
@@ -184,7 +219,8 @@ class Requester:
         for duty in duties_of(view, self.address):
             try:
                 if duty.action is Action.ADMIT:
-                    self._admit(view.job.model_id)
+                    if not self._admit(view):
+                        continue
                 elif duty.action is Action.DRAW:
                     jobs.draw(self._sender, job)
                 elif duty.action is Action.PROVIDE_INPUT:
@@ -208,27 +244,34 @@ class Requester:
         """Take a queued job back; its fee is credited.
 
         Raises:
-            TransactionRefused: ``WrongPhase``, if it has started.
+            TransactionRefused: ``WrongPhase`` if it has started, ``NotRequester`` if it is somebody else's.
         """
         return self._contracts.jobs.cancel(self._sender, job)
 
-    def _admit(self, model_id: ModelId) -> None:
+    def _admit(self, view: JobView) -> bool:
         """Have the next job of a model started, whosever it is, after closing one that ran out of time if none may."""
-        jobs = self._contracts.jobs
-        running, queued = jobs.load_of(model_id)
-        if queued and running >= jobs.max_running_jobs():
-            self._make_room(model_id)
+        jobs, model_id = self._contracts.jobs, view.job.model_id
+        running, _ = jobs.load_of(model_id)
+        if running >= jobs.max_running_jobs() and not self._make_room(view):
+            return False
         jobs.admit(self._sender, model_id)
+        return True
 
-    def _make_room(self, model_id: ModelId) -> None:
-        head = self._contracts.connection.block_number()
-        first = max(self._contracts.deployment.block, head - ROOM_BLOCKS)
+    def _make_room(self, view: JobView) -> bool:
+        """Close a job of the same model that ran out of time, if there is one; looked for every now and then only."""
+        model_id = view.job.model_id
+        if view.timestamp < self._looked_at.get(model_id, 0) + ROOM_SECONDS:
+            return False
+        self._looked_at[model_id] = view.timestamp
+        jobs, first = self._contracts.jobs, max(self._contracts.deployment.block, view.block_number - ROOM_BLOCKS)
         topics = [JOB_REQUESTED, None, None, "0x" + model_id.hex()]
-        for event in read_events(self._contracts, first, head, topics=topics):
+        for event in read_events(self._contracts, first, view.block_number, topics=topics):
             job = JobId(bytes(event.arguments["jobId"]))
-            if self._contracts.jobs.phase_of(job) is Phase.EXPIRED:
-                self._contracts.jobs.expire(self._sender, job)
-                return
+            if jobs.phase_of(job) is Phase.EXPIRED:
+                jobs.expire(self._sender, job)
+                del self._looked_at[model_id]  # there may be more of them
+                return True
+        return False
 
     def open_result(self, view: JobView) -> Result:
         """Fetch and open the result of a job whose last segment is settled, and check it against the recorded link.
