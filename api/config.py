@@ -9,6 +9,7 @@ from pathlib import Path
 from offchain.configuration import read_configuration
 from offchain.errors import InvalidInputError
 from offchain.protocol.manifest import SRS_ORIGINS
+from offchain.requester.conditions import Declared
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,14 @@ class GatewayConfig:
         port: on loopback; 0 chooses a free one.
         srs: a structured reference string for new models; one is made, and marked insecure, if None.
         srs_origin: where it comes from; see ``SRS_ORIGINS``.
-        default_fee_wei, max_fee_wei: of a job that names no fee, and the most that a job may name.
+        default_fee_wei, max_fee_wei: of a job that names no fee, and the most that a job may name. A job that says what
+            it demands pays at most this, and what its route comes to.
         max_body_bytes: of a job.
         max_model_bytes: of a model and, each, of its samples.
-        max_log_rows: the largest circuit that a model may need.
+        max_log_rows: the largest circuit that a model may need, and that workers are taken to prove.
         poll_seconds: how often the chain is asked for a new block.
+        turn_seconds, proving_seconds, proof_cost_wei, cost_wei, collusion_bps, going_fee_wei: what demands are routed
+            by; see :class:`offchain.requester.conditions.Declared`.
     """
 
     rpc_url: str
@@ -49,6 +53,12 @@ class GatewayConfig:
     max_model_bytes: int = 64 << 20
     max_log_rows: int = 17
     poll_seconds: float = 0.3
+    turn_seconds: int = Declared.turn_seconds
+    proving_seconds: tuple[int, ...] = Declared.proving_seconds
+    proof_cost_wei: int = Declared.proof_cost_wei
+    cost_wei: int = Declared.cost_wei
+    collusion_bps: int = Declared.collusion_bps
+    going_fee_wei: int = Declared.going_fee_wei
 
     def __post_init__(self) -> None:
         for name in ("default_fee_wei", "max_fee_wei", "max_body_bytes", "max_model_bytes", "max_log_rows"):
@@ -60,6 +70,12 @@ class GatewayConfig:
             raise InvalidInputError("default_fee_wei", "it is above max_fee_wei", "lower it, or raise max_fee_wei")
         if self.srs_origin not in SRS_ORIGINS:
             raise InvalidInputError("srs_origin", f"{self.srs_origin!r} is unknown", f"use one of {SRS_ORIGINS}")
+        _ = self.declared  # checks its numbers
+
+    @property
+    def declared(self) -> Declared:
+        """What demands are routed by, beside what the chain says."""
+        return Declared(**{field.name: getattr(self, field.name) for field in fields(Declared)})
 
     @classmethod
     def load(cls, path: Path) -> GatewayConfig:

@@ -41,6 +41,7 @@ jobs = sa.Table(
     sa.Column("refusal", sa.Text),
     sa.Column("trouble", sa.Text),
     sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("route", sa.LargeBinary),
 )
 
 registrations = sa.Table(

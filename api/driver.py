@@ -25,6 +25,7 @@ from offchain.models.publication import announced_keys, grant
 from offchain.protocol.duties import JobView
 from offchain.protocol.types import ZERO_HASH, JobId, ModelId, Phase
 from offchain.requester.requester import Requester
+from offchain.storage.cid import cid_to_digest
 from offchain.storage.port import ContentStore
 from offchain.storage.sealing import EncryptionKey
 
@@ -193,7 +194,9 @@ class Driver:
             return
         try:
             link = self._requester.link_of_input(row.model, row.elements)
-            self._requester.request(row.model, link, row.policy, row.salt, row.fee_wei)
+            # Whoever reads of the route on the chain is to find it, so its document is pinned first.
+            cid = ZERO_HASH if row.route is None else cid_to_digest(self._store.put(row.route))
+            self._requester.request(row.model, link, row.policy, row.salt, row.fee_wei, cid)
         except (TransactionRefused, InvalidInputError) as error:
             if isinstance(error, TransactionRefused) and error.error == "unknown":
                 raise

@@ -101,7 +101,7 @@ def build_gateway(config: GatewayConfig) -> Gateway:
     return Gateway(
         config=config,
         database=database,
-        jobs=JobService(config, contracts, requester, job_rows, driver.wake),
+        jobs=JobService(config, contracts, requester, store, job_rows, driver.wake),
         models=ModelService(config, contracts, requester, model_rows, directories["uploads"], registrar.wake),
         health=HealthService(contracts, store, requester.address, job_rows, model_rows, driver, registrar),
         driver=driver,

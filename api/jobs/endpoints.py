@@ -12,7 +12,7 @@ from sse_starlette.sse import EventSourceResponse
 
 from api.dependencies import GatewayHere, JobIdHere, JsonBody
 from api.errors import UNREACHABLE, Fault, documented
-from api.jobs.schemas import JobAccepted, JobAnswer, JobBody
+from api.jobs.schemas import JobAccepted, JobAnswer, body_schema
 from api.jobs.stream import Place, follow, parse_place
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -47,13 +47,12 @@ IdempotencyKey = Annotated[
             Fault.BODY_TOO_LARGE,
             Fault.UNSUPPORTED_CONTENT_TYPE,
             Fault.INVALID_INPUT,
+            Fault.UNROUTABLE,
             Fault.OUT_OF_FUNDS,
             *UNREACHABLE,
         ),
     },
-    openapi_extra={
-        "requestBody": {"required": True, "content": {"application/json": {"schema": JobBody.model_json_schema()}}}
-    },
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": body_schema()}}}},
 )
 def submit_job(key: IdempotencyKey, content: JsonBody, gateway: GatewayHere, response: Response) -> JobAccepted:
     """Everything is validated before anything is sent: a refused request costs nothing and leaves nothing behind."""
@@ -73,6 +72,24 @@ def submit_job(key: IdempotencyKey, content: JsonBody, gateway: GatewayHere, res
 def show_job(job: JobIdHere, gateway: GatewayHere) -> JobAnswer:
     """Derived from the chain at one block."""
     return gateway.jobs.show(job)
+
+
+@router.delete(
+    "/{job}",
+    response_model=JobAnswer,
+    summary="Take a queued job back",
+    responses=documented(
+        Fault.UNKNOWN_JOB,
+        Fault.NOT_REQUESTER,
+        Fault.NOT_QUEUED,
+        Fault.INVALID_INPUT,
+        Fault.OUT_OF_FUNDS,
+        Fault.CHAIN_UNREACHABLE,
+    ),
+)
+def cancel_job(job: JobIdHere, gateway: GatewayHere) -> JobAnswer:
+    """Its fee is credited to the gateway's account. Doing it twice is doing it once; a job that has started goes on."""
+    return gateway.jobs.cancel(job)
 
 
 def read_place(

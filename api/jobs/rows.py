@@ -23,6 +23,7 @@ class JobRow:
         job: its id, which follows from the salt.
         key, request_hash: what came with it; None if the job was found on the chain after the database was lost.
         salt, policy, elements: what sending it takes; the elements are forgotten when it is over.
+        route: the route document that the policy and the fee come from; None if they were named by hand.
         is_sent: whether it was seen on the chain; only a hint, since a reorganisation may take it back.
         ended_block: the block at which its end was first seen.
         is_open: whether the driver still attends to it.
@@ -45,6 +46,7 @@ class JobRow:
     result: tuple[int, ...] | None = None
     refusal: str | None = None
     trouble: str | None = None
+    route: bytes | None = None
 
 
 class JobRows:
@@ -67,6 +69,7 @@ class JobRows:
             is_sent=row.is_sent,
             is_open=True,
             created_at=time.time(),
+            route=row.route,
         )
         with self._database.transaction() as connection:
             connection.execute(statement.on_conflict_do_nothing())
@@ -127,4 +130,5 @@ def _read(row: Mapping[Any, Any]) -> JobRow:
         result=None if row["result"] is None else decode_elements(row["result"]),
         refusal=row["refusal"],
         trouble=row["trouble"],
+        route=row["route"],
     )

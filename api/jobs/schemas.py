@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,9 +22,37 @@ POLICY_SCHEMA: dict[str, Any] = {
         "commit_seconds": _WINDOW,
         "reveal_seconds": _WINDOW,
         "prove_seconds": _WINDOW,
+        "challenge_seconds": _WINDOW,
     },
     "default": asdict(DEFAULT_POLICY),
 }
+
+
+MAX_LATENCY_SECONDS = 7 * 24 * 3600
+"""When everything lapses; ``JOB_SECONDS`` in ``Policies.sol``."""
+
+
+class DemandBody(BaseModel):
+    """What is wanted of a job, from which the gateway chooses the policy, or refuses; never something weaker."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    criticality: Literal["low", "standard", "critical"] = Field(
+        description="What a wrong answer would cost. Low: agreement of a quorum is enough; standard: proofs besides, "
+        "drawn at a rate that deters; critical: every segment is proved."
+    )
+    privacy: Literal["open", "split", "client-head", "attested"] = Field(
+        description="Who may see what. Open: workers see what they work on; split: and none sees two segments; the "
+        "others cannot be had yet."
+    )
+    latency_seconds: int = Field(
+        ge=1,
+        le=MAX_LATENCY_SECONDS,
+        description="What may pass from the job's start to its end, if no round has to be held again or contested.",
+    )
+    proof_permille: int | None = Field(
+        default=None, ge=0, le=1000, description="Chance that a segment is proved; the least that deters if left out."
+    )
 
 
 class JobBody(BaseModel):
@@ -39,12 +67,25 @@ class JobBody(BaseModel):
     )
     policy: dict[str, Any] = Field(
         default_factory=dict,
-        description="What evidence is wanted; fields left out have their defaults.",
+        description="What evidence is wanted; fields left out have their defaults. Not together with `demand`.",
         json_schema_extra=POLICY_SCHEMA,
     )
-    fee_wei: int | str | None = Field(
-        default=None, description="What the workers share, in wei; as a string where numbers lose digits."
+    demand: DemandBody | None = Field(
+        default=None, description="What is wanted instead of a policy; the gateway chooses one, and says why."
     )
+    fee_wei: int | str | None = Field(
+        default=None,
+        description="What the workers share, in wei; as a string where numbers lose digits. With `demand`, the most.",
+    )
+
+
+def body_schema() -> dict[str, Any]:
+    """The schema of :class:`JobBody`, without references, as an OpenAPI document can hold it."""
+    schema = JobBody.model_json_schema()
+    demand = schema.pop("$defs")["DemandBody"]
+    described = schema["properties"]["demand"]
+    described["anyOf"] = [demand if "$ref" in option else option for option in described["anyOf"]]
+    return schema
 
 
 class JobAccepted(BaseModel):
@@ -63,14 +104,23 @@ class MemberAnswer(BaseModel):
     stake_wei: str
     has_committed: bool
     has_revealed: bool
-    agrees: bool | None = Field(description="With the settled output; null until both are known.")
+    agrees: bool | None = Field(description="With the settled output; null until both are known, and for a vote.")
+    vote: Literal["unavailable", "bad_input"] | None = Field(
+        description="What it revealed in place of an output: its input cannot be had, or cannot be worked on."
+    )
 
 
 class SegmentAnswer(BaseModel):
     """How one segment stands."""
 
     index: int
-    label: str = Field(description="What stands behind its output: none, proved, agreed, attested or unproved.")
+    attempt: int = Field(description="Which attempt this is, from 0; committees that did not act are replaced.")
+    label: str = Field(
+        description="What stands behind its output: none yet, proved, agreed (by at least two), attested, or unproved "
+        "(one member's word)."
+    )
+    is_contested: bool = Field(description="Whether no output has a quorum, and a proof is to decide.")
+    overturned: bool = Field(description="Whether a proof replaced what a quorum had agreed on.")
     link_in: str | None = Field(description="Hash of the commitment to its input.")
     link_out: str | None = Field(description="Hash of the commitment to its output, once settled.")
     stake_for: str = Field(description="Stake that revealed the settled output.")
@@ -90,6 +140,23 @@ class ResultAnswer(BaseModel):
     top: int = Field(description="Index of the largest value, in row-major order.")
 
 
+class QueueAnswer(BaseModel):
+    """Why a job waits: its model's jobs start by fee, and only so many run."""
+
+    running: int = Field(description="Jobs of the model that run.")
+    most_running: int = Field(description="How many may.")
+    waiting: int = Field(description="Entries of the queue, this job's and cancelled ones included.")
+
+
+class RouteAnswer(BaseModel):
+    """Why a job has its policy."""
+
+    cid: str = Field(description="Of the route document on IPFS: demand, conditions, decision and reasons.")
+    reasons: list[str] | None = Field(
+        description="A line for each rule; null while the document cannot be had, or if it is not of this job."
+    )
+
+
 class JobAnswer(BaseModel):
     """How a job stands, derived from the chain."""
 
@@ -102,6 +169,12 @@ class JobAnswer(BaseModel):
     policy: dict[str, int] | None
     segment: int = Field(description="The segment under way.")
     deadline: int | None = Field(description="When the stored phase lapses, in seconds since the epoch.")
+    ends_at: int | None = Field(
+        description="When everything lapses that is not finalisable; null until it has started."
+    )
+    closed_at: int | None = Field(description="When it was finalised or failed.")
+    queue: QueueAnswer | None = Field(description="While it is queued.")
+    route: RouteAnswer | None = Field(description="Where the policy was chosen by what was demanded.")
     block: int | None = Field(description="At which all of this was read; null before the job is on the chain.")
     segments: list[SegmentAnswer]
     result: ResultAnswer | None = Field(description="Once the last segment is settled, and as long as it can be had.")

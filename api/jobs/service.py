@@ -14,20 +14,25 @@ from pydantic import ValidationError
 
 from api.config import GatewayConfig
 from api.errors import Fault, Refused
+from api.jobs.answers import describe_accepted, describe_result, describe_segment, hexadecimal
+from api.jobs.history import whole_history
+from api.jobs.routes import describe_foreign, describe_own, require_deterrence
+from api.jobs.routes import route as route_job
 from api.jobs.rows import JobRow, JobRows
-from api.jobs.schemas import JobAccepted, JobAnswer, JobBody, MemberAnswer, ResultAnswer, SegmentAnswer
+from api.jobs.schemas import DemandBody, JobAccepted, JobAnswer, JobBody, QueueAnswer, ResultAnswer, RouteAnswer
 from offchain.chain.contracts import Contracts, read_job
 from offchain.chain.errors import TransactionRefused
 from offchain.chain.events import Event, job_events
 from offchain.errors import InvalidInputError, RecoverableError
 from offchain.protocol.duties import JobView
-from offchain.protocol.field import dequantise
-from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, JobId, ModelId, Phase, Policy, Reason
+from offchain.protocol.types import ZERO_HASH, JobId, ModelId, Phase, Policy, Reason
+from offchain.requester.conditions import ConditionsReader
 from offchain.requester.inputs import read_input
 from offchain.requester.policy import read_policy
 from offchain.requester.receipt import build_receipt
 from offchain.requester.requester import Requester
 from offchain.storage.cid import digest_to_cid
+from offchain.storage.port import ContentReader
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +44,9 @@ class JobService:
     """The gateway's jobs.
 
     Args:
-        rows: what was accepted.
         requester: the gateway's account.
+        store: where other people's route documents lie.
+        rows: what was accepted.
         wake: called when a job was added.
     """
 
@@ -49,12 +55,15 @@ class JobService:
         config: GatewayConfig,
         contracts: Contracts,
         requester: Requester,
+        store: ContentReader,
         rows: JobRows,
         wake: Callable[[], None],
     ) -> None:
         self._config = config
         self._contracts = contracts
         self._requester = requester
+        self._store = store
+        self._conditions = ConditionsReader(contracts, requester, config.declared)
         self._rows = rows
         self._wake = wake
 
@@ -84,7 +93,7 @@ class JobService:
             )
         if is_new:
             self._wake()
-        return accepted(row.job), is_new
+        return describe_accepted(row.job), is_new
 
     def show(self, job: JobId) -> JobAnswer:
         """Say how a job stands.
@@ -97,8 +106,8 @@ class JobService:
             assert row is not None
             return self._waiting(row)
         return JobAnswer(
-            job=_hex(job),
-            model=_hex(view.job.model_id),
+            job=hexadecimal(job),
+            model=hexadecimal(view.job.model_id),
             phase=view.phase.name.lower(),
             is_over=view.phase.is_terminal,
             requester=view.job.requester,
@@ -106,12 +115,50 @@ class JobService:
             policy=asdict(view.job.policy),
             segment=view.job.segment,
             deadline=view.job.deadline or None,
+            ends_at=view.job.ends_at or None,
+            closed_at=view.job.closed_at or None,
+            queue=self._queue(view),
+            route=self._route(row, view),
             block=view.block_number,
-            segments=[_segment(view, index) for index in range(view.job.segments)],
+            segments=[describe_segment(view, index) for index in range(view.job.segments)],
             result=self._result(row, view),
             reason=self._reason(view),
             trouble=row.trouble if row else None,
         )
+
+    def cancel(self, job: JobId) -> JobAnswer:
+        """Take a queued job back; one that was taken back before is left as it is.
+
+        Raises:
+            Refused: ``unknown_job``, ``not_requester``, ``not_queued``.
+        """
+        row, view = self._find(job)
+        if view is not None and view.job.requester != self._requester.address:
+            raise Refused(
+                Fault.NOT_REQUESTER,
+                f"{view.job.requester} requested the job",
+                field="job",
+                mend="cancel it through the gateway that submitted it",
+            )
+        phase = Phase.NONE if view is None else view.phase
+        if phase is Phase.QUEUED:
+            try:
+                self._requester.cancel(job)
+            except TransactionRefused as refused:
+                if refused.error != "WrongPhase":
+                    raise
+                phase = self._contracts.jobs.phase_of(job)
+            else:
+                self._wake()
+                return self.show(job)
+        if view is not None and phase is Phase.FAILED and not view.job.frozen_block:
+            return self.show(job)
+        if phase is Phase.NONE and (row is None or row.refusal is None):
+            message, mend = "the job is accepted, and not on the chain yet", "try again when it is queued"
+        else:
+            shown = "refused" if phase is Phase.NONE else phase.name.lower()
+            message, mend = f"the job is {shown}", "leave it: a job that has started runs to its end"
+        raise Refused(Fault.NOT_QUEUED, message, field="job", mend=mend)
 
     def receipt(self, job: JobId) -> dict[str, Any]:
         """The receipt of a job that is over.
@@ -143,18 +190,21 @@ class JobService:
             The events, the newest block that was looked at (None before the job is on the chain), and whether nothing
             can follow any more, because the contract will never take the job.
         """
+        head = self._contracts.connection.block_number()
         if first_block is None:
             try:
-                first_block = self._contracts.jobs.job_of(job).frozen_block
+                stored = self._contracts.jobs.job_of(job)
             except TransactionRefused:
                 row = self._rows.get(job)
                 return (), None, row is not None and row.refusal is not None
-        head = self._contracts.connection.block_number()
+            return whole_history(self._contracts, stored, head), head, False
         return job_events(self._contracts, job, first_block, head), head, False
 
     # --- accepting --------------------------------------------------------------------------------------------------
 
     def _validated(self, key: str, request_hash: bytes, body: JobBody) -> JobRow:
+        if body.demand is not None and "policy" in body.model_fields_set:
+            raise InvalidInputError("policy", "it came with a demand, which chooses one", "send one of the two")
         model = ModelId(bytes.fromhex(body.model[2:]))
         policy = read_policy(body.policy)
         fee_wei = self._fee(body.fee_wei)
@@ -166,11 +216,19 @@ class JobService:
                 mend="register it, or use an id out of GET /v1/models",
             )
         elements = _read_elements(body.input, self._requester, model)
+        document = None
+        if body.demand is not None:
+            manifest = self._requester.manifest(model)
+            route = (document := route_job(self._conditions, model, manifest, body.demand, fee_wei)).route
+            policy, fee_wei = route.policy, route.fee_wei
         self._requester.check_policy(model, policy)
         self._check_workers(model, policy)
+        if document is None:
+            require_deterrence(self._conditions, model, policy, fee_wei)
         self._check_funds(fee_wei)
         salt = secrets.token_bytes(32)
-        return JobRow(self._requester.job_id(salt), key, request_hash, salt, model, policy, fee_wei, elements)
+        job, chosen = self._requester.job_id(salt), None if document is None else document.to_bytes()
+        return JobRow(job, key, request_hash, salt, model, policy, fee_wei, elements, route=chosen)
 
     def _fee(self, raw: int | str | None) -> int:
         if raw is None:
@@ -213,7 +271,7 @@ class JobService:
             if row is None:
                 raise Refused(
                     Fault.UNKNOWN_JOB,
-                    f"there is no job {_hex(job)}",
+                    f"there is no job {hexadecimal(job)}",
                     field="job",
                     mend="use the id that POST /v1/jobs answered",
                 ) from None
@@ -221,8 +279,8 @@ class JobService:
 
     def _waiting(self, row: JobRow) -> JobAnswer:
         return JobAnswer(
-            job=_hex(row.job),
-            model=_hex(row.model),
+            job=hexadecimal(row.job),
+            model=hexadecimal(row.model),
             phase="failed" if row.refusal else "accepted",
             is_over=row.refusal is not None,
             requester=self._requester.address,
@@ -230,12 +288,33 @@ class JobService:
             policy=asdict(row.policy) if row.policy else None,
             segment=0,
             deadline=None,
+            ends_at=None,
+            closed_at=None,
+            queue=None,
+            route=None if row.route is None else describe_own(row.route),
             block=None,
             segments=[],
             result=None,
             reason=row.refusal,
             trouble=row.trouble,
         )
+
+    def _queue(self, view: JobView) -> QueueAnswer | None:
+        if view.phase is not Phase.QUEUED:
+            return None
+        running, waiting = self._contracts.jobs.load_of(view.job.model_id)
+        return QueueAnswer(running=running, most_running=self._contracts.jobs.max_running_jobs(), waiting=waiting)
+
+    def _route(self, row: JobRow | None, view: JobView) -> RouteAnswer | None:
+        if row is not None and row.route is not None:
+            return describe_own(row.route)
+        if view.job.route_cid == ZERO_HASH:
+            return None
+        try:
+            return describe_foreign(self._store, view.job, self._requester.manifest(view.job.model_id))
+        except RecoverableError as error:
+            _log.info("the route of job %s cannot be shown now: %s", view.job.id.hex()[:8], error)
+            return RouteAnswer(cid=digest_to_cid(view.job.route_cid), reasons=None)
 
     def _result(self, row: JobRow | None, view: JobView) -> ResultAnswer | None:
         if view.phase is Phase.FAILED or view.rounds[-1].settled_link == ZERO_HASH:
@@ -249,27 +328,17 @@ class JobService:
         except (RecoverableError, InvalidInputError) as error:
             _log.info("the result of job %s cannot be shown now: %s", view.job.id.hex()[:8], error)
             return None
-        values = dequantise(elements, segment.output_scale)
-        return ResultAnswer(
-            values=_nested(list(values), segment.output_shape),
-            elements=[str(element) for element in elements],
-            shape=list(segment.output_shape),
-            top=max(range(len(values)), key=values.__getitem__),
-        )
+        return describe_result(elements, segment)
 
     def _reason(self, view: JobView) -> str | None:
         if view.phase is not Phase.FAILED:
             return None
+        if not view.job.frozen_block:
+            return Reason.CANCELLED.name.lower()  # the one way out of the queue but its own turn
         for event in job_events(self._contracts, view.job.id, view.job.frozen_block, view.block_number):
             if event.name == "JobFailed":
                 return Reason(event.arguments["reason"]).name.lower()
         return None
-
-
-def accepted(job: JobId) -> JobAccepted:
-    """Say where to follow a job."""
-    url = f"/v1/jobs/{_hex(job)}"
-    return JobAccepted(job=_hex(job), status_url=url, events_url=f"{url}/events", receipt_url=f"{url}/receipt")
 
 
 def _read_body(content: bytes) -> JobBody:
@@ -289,14 +358,20 @@ def _read_body(content: bytes) -> JobBody:
 
 def _refuse_field(error: ValidationError) -> NoReturn:
     first = error.errors(include_input=False, include_url=False)[0]
-    field = str(first["loc"][0]) if first["loc"] else "body"
-    mends = {"extra_forbidden": f"send only {', '.join(JobBody.model_fields)}", "missing": "add it"}
-    mend = mends.get(first["type"], JobBody.model_fields[field].description if field in JobBody.model_fields else None)
-    raise InvalidInputError(field, first["msg"], mend or "see /docs for what it takes")
+    names = [str(name) for name in first["loc"]] or ["body"]
+    fields = JobBody.model_fields
+    if names[0] == "demand" and len(names) > 1:
+        fields, names = DemandBody.model_fields, [f"demand.{names[1]}", names[1]]
+    known = fields.get(names[-1] if names[0].startswith("demand.") else names[0])
+    mends = {"extra_forbidden": f"send only {', '.join(fields)}", "missing": "add it"}
+    mend = mends.get(first["type"], None if known is None else known.description)
+    raise InvalidInputError(names[0], first["msg"], mend or "see /docs for what it takes")
 
 
 def _canonical(body: JobBody) -> bytes:
-    return json.dumps(body.model_dump(), sort_keys=True, separators=(",", ":")).encode()
+    # A request without a demand hashes as it did before there were any.
+    content = body.model_dump(exclude=None if body.demand else {"demand"})
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _read_elements(raw: list[Any], requester: Requester, model: ModelId) -> tuple[int, ...]:
@@ -304,41 +379,3 @@ def _read_elements(raw: list[Any], requester: Requester, model: ModelId) -> tupl
         return read_input(raw, requester.manifest(model))
     except RecursionError:
         raise InvalidInputError("input", "it is nested too deeply", "send nested lists in the model's shape") from None
-
-
-def _segment(view: JobView, index: int) -> SegmentAnswer:
-    round_ = view.rounds[index]
-    opening = view.job.input_link if index == 0 else view.rounds[index - 1].settled_link
-    is_settled, is_proved = round_.settled_link != ZERO_HASH, round_.proof_hash != ZERO_HASH
-    return SegmentAnswer(
-        index=index,
-        label=round_.label.name.lower(),
-        link_in=None if opening == ZERO_HASH else _hex(opening),
-        link_out=_hex(round_.settled_link) if is_settled else None,
-        stake_for=str(round_.settled_weight),
-        stake_total=str(round_.total_weight),
-        committee=[
-            MemberAnswer(
-                operator=member.operator,
-                stake_wei=str(member.weight),
-                has_committed=member.commitment != ZERO_HASH,
-                has_revealed=member.link != ZERO_HASH,
-                agrees=member.link == round_.settled_link if is_settled and member.link != ZERO_HASH else None,
-            )
-            for member in round_.members
-        ],
-        prover=None if round_.prover == ZERO_ADDRESS else round_.prover,
-        proved_by=round_.proved_by if is_proved else None,
-        proof_cid=digest_to_cid(round_.proof_cid) if is_proved else None,
-    )
-
-
-def _nested(values: list[float], shape: tuple[int, ...]) -> Any:
-    """Arrange row-major values as nested lists."""
-    for size in reversed(shape[1:]):
-        values = [values[start : start + size] for start in range(0, len(values), size)]  # type: ignore[misc]
-    return values
-
-
-def _hex(content: bytes) -> str:
-    return "0x" + content.hex()

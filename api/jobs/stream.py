@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 TERMINAL_EVENTS = frozenset({"JobFinalised", "JobFailed"})
 OVERLAP_BLOCKS = 10
 """How many blocks are read again, in case they were replaced."""
-_AMOUNTS = frozenset({"feeWei", "weights", "stakeFor", "stakeTotal", "amount", "refund"})
+_AMOUNTS = frozenset({"feeWei", "weights", "stakeFor", "stakeTotal", "stakeAgainst", "amount", "refund"})
 
 
 class Place(NamedTuple):
