@@ -13,8 +13,10 @@ from rich.table import Table
 
 from offchain.cli import context
 from offchain.cli.context import console, readable_errors
+from offchain.cli.jobs import Gateway, job_commands
+from offchain.cli.operators import operator_commands
 from offchain.cli.srs import srs_commands
-from offchain.cli.views import describe_event, progress_bar, show_job_table, show_model
+from offchain.cli.views import progress_bar, show_model
 from offchain.errors import InvalidInputError
 from offchain.protocol.trials import DEFAULT_TRIALS, MAX_TRIALS
 
@@ -25,12 +27,11 @@ app = typer.Typer(
     help="Split neural-network inference that anyone can check: proved, interlocked on chain, audited from outside.",
 )
 models = typer.Typer(no_args_is_help=True, help="Register models and list them.")
-jobs = typer.Typer(no_args_is_help=True, help="Submit jobs and look at them.")
 app.add_typer(models, name="model")
-app.add_typer(jobs, name="job")
+app.add_typer(job_commands, name="job")
+app.add_typer(operator_commands, name="operator")
 app.add_typer(srs_commands, name="srs")
 
-Gateway = Annotated[str | None, typer.Option("--gateway", help="URL of a gateway; the local network's if left out.")]
 Rpc = Annotated[str | None, typer.Option("--rpc", help="JSON-RPC of the chain; the local network's if left out.")]
 Ipfs = Annotated[str | None, typer.Option("--ipfs", help="HTTP API of an IPFS node; the local network's if left out.")]
 JobsAddress = Annotated[
@@ -150,55 +151,6 @@ def show(model: str, gateway: Gateway = None) -> None:
         show_model(context.gateway(gateway).model(model))
 
 
-@jobs.command("submit")
-def submit(
-    model: Annotated[str, typer.Argument(help="A registered model's id.")],
-    values: Annotated[Path, typer.Argument(metavar="INPUT.json", help='Nested lists, or {"input": nested lists}.')],
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
-    committee: Annotated[int | None, typer.Option(help="Workers per segment.")] = None,
-    proofs: Annotated[
-        int | None, typer.Option(min=0, max=1000, help="Segments to prove, in 0.1 %: 1000 is all.")
-    ] = None,
-    fee_wei: Annotated[int | None, typer.Option(help="What the workers share.")] = None,
-    key: Annotated[str | None, typer.Option(help="Idempotency key; a fresh one if left out.")] = None,
-    gateway: Gateway = None,
-) -> None:
-    """Submit an input to a model."""
-    with readable_errors():
-        policy = {
-            name: value
-            for name, value in (("committee_size", committee), ("proof_permille", proofs))
-            if value is not None
-        }
-        client = context.gateway(gateway)
-        job = client.submit(model, read_input_file(values), policy=policy, fee_wei=fee_wei, key=key)
-        console.print(f"job {job}")
-        if not wait:
-            console.print(f"Next: interlock job show {job}")
-            return
-        with progress_bar() as bar:
-            task = bar.add_task("waiting for the chain", total=1.0)
-            for event in client.events(job):
-                bar.update(task, description=describe_event(event.name, event.content), advance=0.0)
-            bar.update(task, completed=1.0)
-        answer = client.job(job)
-        show_job_table(answer)
-        if answer["phase"] != "finalised":
-            raise typer.Exit(1)
-        console.print(f"Next: interlock audit {job}")
-
-
-@jobs.command("show")
-def show_job(job: str, as_json: Annotated[bool, typer.Option("--json")] = False, gateway: Gateway = None) -> None:
-    """Show how a job stands."""
-    with readable_errors():
-        answer = context.gateway(gateway).job("0x" + context.read_job_id(job).hex())
-        if as_json:
-            console.print_json(data=answer)
-        else:
-            show_job_table(answer)
-
-
 @app.command()
 def audit(
     job: Annotated[str, typer.Argument(metavar="ID", help="A job's id.")],
@@ -247,21 +199,6 @@ def _local_identity() -> Path:
             "--identity", "--rederive opens the model's ONNX", "name an age identity granted the model"
         )
     return path
-
-
-def read_input_file(path: Path) -> object:
-    """Read an input file.
-
-    Raises:
-        InvalidInputError: it is missing, or not JSON.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise InvalidInputError("INPUT.json", f"{path} cannot be read ({error.strerror})", "name a file") from error
-    except ValueError as error:
-        raise InvalidInputError("INPUT.json", f"it is not JSON ({error})", "write nested lists of numbers") from error
-    return content["input"] if isinstance(content, dict) and "input" in content else content
 
 
 def main() -> None:

@@ -80,10 +80,23 @@ class GatewayClient:
         return self._call("GET", f"/v1/models/{model}")
 
     def submit(
-        self, model: str, values: object, *, policy: dict[str, int], fee_wei: int | None, key: str | None
+        self,
+        model: str,
+        values: object,
+        *,
+        policy: dict[str, int],
+        demand: dict[str, Any] | None = None,
+        fee_wei: int | None,
+        key: str | None,
     ) -> str:
-        """Submit a job; returns its id. The same key and request give the same job, however often it is sent."""
-        body: dict[str, Any] = {"model": model, "input": values, "policy": policy}
+        """Submit a job; returns its id. The same key and request give the same job, however often it is sent.
+
+        Args:
+            policy: fields that are not to have their defaults.
+            demand: what the gateway is to choose the policy by, instead.
+        """
+        body: dict[str, Any] = {"model": model, "input": values}
+        body |= {"policy": policy} if demand is None else {"demand": demand}
         if fee_wei is not None:
             body["fee_wei"] = str(fee_wei)
         key = key or secrets.token_urlsafe(24)
@@ -103,6 +116,14 @@ class GatewayClient:
     def job(self, job: str) -> dict[str, Any]:
         """How a job stands."""
         return self._call("GET", f"/v1/jobs/{job}")
+
+    def cancel(self, job: str) -> dict[str, Any]:
+        """Take a queued job back; returns how it stands then.
+
+        Raises:
+            InvalidInputError: it has started, or is somebody else's.
+        """
+        return self._call("DELETE", f"/v1/jobs/{job}")
 
     def receipt(self, job: str) -> dict[str, Any]:
         """The receipt of a job that is over."""

@@ -59,11 +59,37 @@ def show_job_table(answer: dict[str, Any]) -> None:
         total = int(segment["stake_total"]) or 1
         stake = f"{int(segment['stake_for']) / total:.0%} of {int(segment['stake_total']) / 10**18:g}"
         link = (segment["link_out"] or "")[:18]
-        table.add_row(str(segment["index"]), segment["label"], stake, link, (segment["proved_by"] or "")[:12])
+        index = str(segment["index"]) + (f" (attempt {segment['attempt'] + 1})" if segment["attempt"] else "")
+        table.add_row(index, _label(segment), stake, link, (segment["proved_by"] or "")[:12])
     console.print(table)
+    if answer["queue"]:
+        queue = answer["queue"]
+        console.print(
+            f"queued: {queue['running']} of {queue['most_running']} jobs of the model run, {queue['waiting']} wait; "
+            f"Next: interlock job cancel {answer['job']}",
+            soft_wrap=True,
+        )
     if answer["reason"]:
         console.print(f"[red]reason[/]: {escape(answer['reason'])}")
     if answer.get("trouble"):
         console.print(f"[yellow]trouble[/]: {escape(answer['trouble'])}")
+    if answer["route"]:
+        _show_route(answer["route"])
     if answer["result"]:
         console.print(f"result: {answer['result']['values']}  (largest: index {answer['result']['top']})")
+
+
+def _label(segment: dict[str, Any]) -> str:
+    """What stands behind a segment, and whatever is unusual about it."""
+    votes = [member["vote"] for member in segment["committee"] if member["vote"]]
+    marks = ["overturned"] * segment["overturned"] + ["contested"] * segment["is_contested"]
+    marks += [f"{votes.count(vote)} voted {vote.replace('_', ' ')}" for vote in sorted(set(votes))]
+    return ", ".join([segment["label"], *marks])
+
+
+def _show_route(route: dict[str, Any]) -> None:
+    console.print(f"policy chosen by route {escape(route['cid'])}:", soft_wrap=True)
+    if route["reasons"] is None:
+        console.print("  [yellow]its document cannot be had now, or is not of this job[/]")
+    for reason in route["reasons"] or ():
+        console.print(f"  {escape(reason)}", soft_wrap=True, highlight=False)
