@@ -83,6 +83,14 @@ class Mutant:
             change.apply(changed)
         return changed
 
+    def matches(self) -> bool:
+        """Whether every change fits the source as it is now."""
+        try:
+            self.sources()
+        except AssertionError:
+            return False
+        return True
+
     def key(self) -> str:
         """What names the compiled mutant: a hash of all that it is made from."""
         content = json.dumps([SOLC_VERSION, self.target, self.sources()], sort_keys=True)
@@ -107,8 +115,9 @@ def _sources() -> dict[str, str]:
 
 def compile_missing() -> None:
     """Compile every declared mutant that is in no cache yet, several in one call."""
-    missing = {key: mutant for mutant in _declared.values() if not _path(key := mutant.key()).exists()}
-    waiting = list(missing.items())
+    # One that does not match the source any more fails its own tests, and no others.
+    sound = {mutant.key(): mutant for mutant in _declared.values() if mutant.matches()}
+    waiting = [(key, mutant) for key, mutant in sound.items() if not _path(key).exists()]
     batches = [waiting[start : start + MUTANTS_PER_CALL] for start in range(0, len(waiting), MUTANTS_PER_CALL)]
     with ThreadPoolExecutor(COMPILERS) as pool:
         list(pool.map(_compile, batches))

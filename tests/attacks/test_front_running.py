@@ -191,7 +191,6 @@ def test_copied_proof__refused_because_the_copier_announced_nothing(build: Calla
     assert play.round(0).proved_by == honest.address
 
 
-@pytest.mark.xfail(strict=True, reason="JobProofs._requireAnnounced lets the drawn prover off in the open window too")
 def test_copied_proof__by_the_late_prover__refused_because_it_announced_nothing(build: Callable[..., Stage]) -> None:
     """Or it would never compute a proof: it would wait for somebody else's, and lose nothing."""
     stage = build(segments=1)
