@@ -17,6 +17,7 @@ from tests.brownie.conftest import refused
 
 KEY = "0x" + "11" * 32
 HASH = b"\x22" * 32
+NOTHING = bytes(32)
 ETHER = 10**18
 WORKERS = st.integers(0, 2)
 AMOUNTS = st.integers(1, 3 * ETHER)
@@ -60,7 +61,7 @@ def test_request__nobody_answers__is_refunded(deployed: SimpleNamespace, model: 
     serve(deployed, model, accounts[1])
     chain.mine()
     jobs, policy = deployed.jobs, (1, 6000, 1000, 60, 60, 60, 60, 60)
-    transaction = jobs.request((model, HASH, HASH, HASH, b"", policy), {"from": accounts[2], "value": 10**9})
+    transaction = jobs.request((model, HASH, HASH, HASH, NOTHING, policy), {"from": accounts[2], "value": 10**9})
     job = transaction.events["JobRequested"]["jobId"]
     with refused("WrongPhase"):
         jobs.expire(job, {"from": accounts[3]})

@@ -16,7 +16,7 @@ from offchain.chain.sender import Receipt, Sender
 from offchain.protocol import hashing
 from offchain.protocol.field import encode_elements
 from offchain.protocol.links import LinkKind
-from offchain.protocol.types import ZERO_HASH, Job, JobId, Link, ModelId, Phase, Policy, Round, is_output
+from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, Job, JobId, Link, ModelId, Phase, Policy, Round, is_output
 from tests.local_chain import ETHER, InstantSender, LocalChain
 
 PROOF_BYTES = 256
@@ -190,8 +190,9 @@ class Play:
     def commit(self, worker: Sender, link: Link | None = None) -> Receipt:
         segment = self.record.segment
         link = self.truth(segment) if link is None else link
-        salt = keccak(worker.address.encode() + bytes([segment]))
-        self.secrets[segment, self.attempt(segment), worker.address] = (link, salt)
+        attempt = self.attempt(segment)
+        salt = keccak(worker.address.encode() + bytes([segment, attempt]))
+        self.secrets[segment, attempt, worker.address] = (link, salt)
         return self.jobs.commit(worker, self.job, self.commitment(worker, segment, link, salt))
 
     def commitment(self, worker: Sender, segment: int, link: Link, salt: bytes) -> bytes:
@@ -319,6 +320,62 @@ class Play:
         self.to_proving()
         for segment in range(self.record.segments):
             self.prove(segment)
+        return self
+
+    def to_challengeable(self) -> Play:
+        """To the end of a job without proofs: only a challenge can change it any more."""
+        self.to_sampling()
+        assert self.phase is Phase.CHALLENGEABLE
+        return self
+
+    def pass_challenges(self) -> Play:
+        """Let the time for challenges pass."""
+        assert self.phase is Phase.CHALLENGEABLE
+        self.lapse()
+        return self
+
+    def play_on(self, votes: Mapping[str, Link] | None = None) -> Play:
+        """Everybody does what is due, until the job is closed or only time can close it.
+
+        Args:
+            votes: as in :meth:`commit_all`.
+        """
+        steps = 0
+        while self._step(votes or {}):
+            steps += 1
+            assert steps < 200, self.phase
+        return self
+
+    def _step(self, votes: Mapping[str, Link]) -> bool:
+        phase = self.phase
+        if phase in (Phase.REQUESTED, Phase.DRAWING, Phase.SAMPLING):
+            self.draw()
+        elif phase is Phase.AWAITING_INPUT:
+            self.provide_input()
+        elif phase is Phase.COMMITTING:
+            for member in self.round().members:
+                if member.commitment == ZERO_HASH:
+                    self.commit(self.stage.by_address(member.operator), votes.get(member.operator))
+        elif phase is Phase.REVEALING:
+            for member in self.round().members:
+                if member.commitment != ZERO_HASH and member.link == ZERO_HASH:
+                    self.reveal(self.stage.by_address(member.operator))
+        elif phase is Phase.PROVING:
+            for segment in range(self.record.segments):
+                round_ = self.round(segment)
+                if round_.prover != ZERO_ADDRESS and round_.proof_hash == ZERO_HASH:
+                    self.prove(segment)
+        elif phase is Phase.CHALLENGEABLE:
+            self.lapse()
+        elif phase is Phase.FINALISABLE:
+            self.finalise()
+        else:
+            return False
+        return True
+
+    def to_open_window(self) -> Play:
+        """To the time in which every supporter may prove, and not the drawn prover alone."""
+        self.stage.chain.move_to(self.record.deadline - self.record.policy.prove_seconds)
         return self
 
     def lapse(self, spare_seconds: int = 0) -> None:

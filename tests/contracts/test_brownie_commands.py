@@ -85,8 +85,12 @@ def test_brownie_run__one_step_after_the_other_and_all_again__deploys_once(netwo
     second = json.loads(network.record.read_text())
     assert second.keys() == {*first.keys(), "jobs", "staking"}
     assert first.items() <= second.items()
+    brownie("run", "m03_views", "--network", network.name)
+    third = json.loads(network.record.read_text())
+    assert third.keys() == {*second.keys(), "verified_inference", "validation_registry"}
+    assert second.items() <= third.items()
     printed = brownie("run", "steps", "--network", network.name)
-    assert json.loads(network.record.read_text()) == second
+    assert json.loads(network.record.read_text()) == third
     for name in ("registry", "verifier", "staking", "jobs"):
         assert f"{name.title()} at {second[name]}" in printed
 

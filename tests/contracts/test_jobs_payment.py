@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from offchain.chain.contracts import JobRequest
 from offchain.chain.events import job_events
 from offchain.protocol import hashing
-from offchain.protocol.types import ZERO_ADDRESS, JobId, Link, Phase
+from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, ZERO_ADDRESS, JobId, Link, Phase
 from tests.contracts.stage import FEE, POLICY, STAKES, Play, Stage, refused, with_policy
 from tests.contracts.test_jobs_rounds import WRONG
 from tests.contracts.test_jobs_timeouts import miss
@@ -19,8 +19,6 @@ from tests.contracts.test_jobs_timeouts import miss
 pytestmark = pytest.mark.integration
 
 PROVER_SHARE_BPS = 5000
-SILENT = Link(b"")
-"""Not a vote: the member does not commit."""
 
 
 def expected_credits(play: Play) -> dict[str, int]:
@@ -52,6 +50,8 @@ def test_finalise__any_fee__is_paid_out_to_the_last_wei(stage: Stage, fee_wei: i
         play.draw()
         for segment in range(3):
             play.prove(segment)
+    else:
+        play.pass_challenges()
     play.finalise()
     credits = {address: credit for address, credit in stage.credits().items() if credit}
     assert credits == expected_credits(play)
@@ -67,7 +67,7 @@ def test_finalise__outvoted_member__earns_nothing(stage: Stage) -> None:
     liar = stage.workers[0]
     for _ in range(3):
         play.play_round({liar.address: WRONG})
-    play.finalise()
+    play.pass_challenges().finalise()
     assert stage.credits()[liar.address] == 0
     assert sum(stage.credits().values()) == FEE
 
@@ -88,6 +88,8 @@ def test_finalise__evidence_root__is_what_anybody_can_recompute(stage: Stage, pe
         for segment in range(3):
             if play.round(segment).prover != "0x" + "00" * 20:
                 play.prove(segment)
+    if play.phase is Phase.CHALLENGEABLE:
+        play.pass_challenges()
     play.finalise()
     root = play.record.evidence_root
     rounds = [play.round(segment) for segment in range(3)]
@@ -119,7 +121,7 @@ def requesting_contract(stage: Stage) -> tuple[Any, JobId]:
     jobs = stage.contracts.jobs
     account = stage.chain.connection.contract("AccountMock", stage.chain.deploy(stage.owner, "AccountMock"))
     what = JobRequest(stage.model, Link(keccak(b"in")), keccak(b"key"), keccak(b"salt"), POLICY)
-    fields = (what.model_id, what.input_link, what.result_key, what.salt, tuple(vars(POLICY).values()))
+    fields = (what.model_id, what.input_link, what.result_key, what.salt, bytes(32), tuple(vars(POLICY).values()))
     data = jobs.contract.functions.request(fields)._encode_transaction_data()
     stage.owner.send(account.functions.execute(jobs.address, data), FEE)
     job = hashing.job_id(stage.contracts.connection.chain_id, jobs.address, account.address, what.salt)
@@ -167,11 +169,41 @@ def test_job__forced_ether__changes_nothing(stage: Stage) -> None:
     assert stage.chain.connection.balance(jobs.address) == held + FEE
 
 
-VOTES = st.lists(st.sampled_from(["truth", "wrong", "commits only", "silent"]), min_size=3, max_size=3)
+LINKS = {"truth": None, "wrong": WRONG, "unavailable": UNAVAILABLE, "bad input": BAD_INPUT, "commits only": None}
+VOTES = st.lists(st.sampled_from([*LINKS, "silent"]), min_size=3, max_size=3)
+
+
+def play_out(play: Play, votes: list[str]) -> bool:
+    """Have the members do as they voted, and then time go on until the job is closed; return whether it was redrawn."""
+    members = play.members()
+    for worker, vote in zip(members, votes, strict=True):
+        if vote != "silent":
+            play.commit(worker, LINKS[vote])
+    if "silent" in votes:
+        play.lapse()
+    if play.phase is Phase.DRAWING:  # too few: and from the next committee nobody is heard of
+        play.draw()
+        play.lapse()
+        play.expire()
+        return True
+    for worker, vote in zip(members, votes, strict=True):
+        if vote not in ("commits only", "silent"):
+            play.reveal(worker)
+    if play.phase is Phase.REVEALING:
+        # Where nobody revealed, the lapsed commit phase may still be what is stored.
+        waits = POLICY.reveal_seconds if play.record.phase is Phase.COMMITTING else 0
+        play.stage.chain.move_to(play.record.deadline + waits)
+        play.settle()
+    if play.phase is Phase.CHALLENGEABLE:
+        play.pass_challenges().finalise()
+    if play.phase is Phase.CONTESTED:
+        play.lapse()
+        play.expire()
+    return False
 
 
 @given(votes=VOTES, quorum_bps=st.integers(5001, 10_000), fee_wei=st.integers(10**9, 10**19))
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_job__any_votes_in_its_only_segment__every_wei_is_credited(
     shared_stage: Stage, votes: list[str], quorum_bps: int, fee_wei: int
 ) -> None:
@@ -186,26 +218,12 @@ def test_job__any_votes_in_its_only_segment__every_wei_is_credited(
         play = stage.request(with_policy(quorum_bps=quorum_bps, proof_permille=0), fee_wei, model_id=model)
         play.to_committing()
         members = play.members()
-        for worker, vote in zip(members, votes, strict=True):
-            if vote != "silent":
-                play.commit(worker, WRONG if vote == "wrong" else None)
-        if "silent" in votes:
-            play.lapse()
-        for worker, vote in zip(members, votes, strict=True):
-            if vote in ("truth", "wrong") and play.phase is Phase.REVEALING:
-                play.reveal(worker)
-        if play.phase is Phase.REVEALING:
-            stage.chain.move_to(play.record.deadline + (POLICY.reveal_seconds if set(votes) == {"silent"} else 0))
-        if play.phase is Phase.REVEALING:  # nobody revealed, so the lapsed commit phase is still what is stored
-            stage.chain.advance(POLICY.reveal_seconds)
-        if play.phase is Phase.SETTLING:
-            play.settle()
-        if play.phase is Phase.FINALISABLE:
-            play.finalise()
+        redrawn = play_out(play, votes)
         assert play.phase in (Phase.FINALISED, Phase.FAILED)
-        # A miss counts where somebody else did it: commits for the silent, reveals for those that only committed.
-        fined = {"silent"} if set(votes) != {"silent"} else set()
-        fined |= {"commits only"} if {"truth", "wrong"} & set(votes) else set()
+        # A miss counts where somebody else did it: a commitment, where the committee was replaced; else an output.
+        fined = {"silent", "commits only"} if {"truth", "wrong"} & set(votes) else set()
+        if redrawn:
+            fined = {"silent"} if set(votes) != {"silent"} else set()
         lost = sum(
             miss(STAKES[stage.workers.index(worker)])
             for worker, vote in zip(members, votes, strict=True)
@@ -216,3 +234,4 @@ def test_job__any_votes_in_its_only_segment__every_wei_is_credited(
         assert stage.chain.connection.balance(jobs.address) == held + fee_wei
         assert stage.chain.connection.balance(staking.address) == sum(STAKES) - lost
         assert stage.chain.connection.balance(ZERO_ADDRESS) == burnt + lost
+        assert jobs.load_of(model) == (0, 0)

@@ -43,7 +43,7 @@ def test_draw__proofs__are_what_anybody_can_recompute(stage: Stage, permille: in
             else:
                 assert round_.prover == ZERO_ADDRESS
         assert play.record.proofs_due == due
-        assert play.phase is (Phase.PROVING if due else Phase.FINALISABLE)
+        assert play.phase is (Phase.PROVING if due else Phase.CHALLENGEABLE)
 
 
 def test_prove__every_segment__labels_it_and_keeps_what_was_verified(stage: Stage) -> None:
@@ -123,7 +123,7 @@ def test_prove__verifier_that_says_no__leaves_the_proof_due(stage: Stage) -> Non
     assert play.record.proofs_due == 1
     play.lapse()
     play.expire()
-    assert penalties_of(play) == []
+    assert penalties_of(play) == [(stage.workers[0].address, Reason.MISSED_PROOF, miss(STAKES[0]))]
 
 
 def other_supporters(play: Play, segment: int) -> list[InstantSender]:
@@ -147,6 +147,7 @@ def test_prove__by_another_at_half_time__costs_the_late_prover_and_gains_no_pena
     play = stage.request().to_proving()
     prover = play.round(0).prover
     other, _ = other_supporters(play, 0)
+    play.announce(0, other)
     other.at = play.record.deadline - POLICY.prove_seconds
     play.prove(0, other)
     penalty = miss(dict(zip([w.address for w in stage.workers], STAKES, strict=True))[prover])
@@ -157,8 +158,15 @@ def test_prove__by_another_at_half_time__costs_the_late_prover_and_gains_no_pena
 
 def test_prove__late_prover_itself__is_not_penalised(stage: Stage) -> None:
     play = stage.request().to_proving()
-    play.lapse(spare_seconds=5)
+    play.lapse(spare_seconds=20)
     for segment in range(2):
+        prover = stage.by_address(play.round(segment).prover)
+        # By now it could copy, like anybody else.
+        proof, instances = play.proof(segment)
+        expected = play.announcement(segment, prover, hashing.proof_hash(proof, instances))
+        with refused("ProofNotAnnounced", jobId=play.job, segment=segment, caller=prover.address, expected=expected):
+            play.prove(segment)
+        play.announce(segment, prover)
         play.prove(segment)
     assert penalties_of(play) == []
 
@@ -198,11 +206,15 @@ def test_prove__wrong_majority__can_never_be_proved_and_the_requester_is_refunde
     with refused("OpeningLinkMismatch", segment=1, expected=WRONG, actual=play.truth(0)):
         play.prove(1)
     play.prove(2)
+    late = {play.round(segment).prover for segment in (0, 1)}
     play.lapse()
     play.expire()
     assert play.phase is Phase.FAILED
     assert stage.credits() == dict.fromkeys(stage.credits(), 0) | {stage.requester.address: FEE}
-    assert penalties_of(play) == []
+    # Neither could be proved. That the honest one of segment 1 pays as well is what a challenge would have spared it.
+    assert {(operator, reason) for operator, reason, _ in penalties_of(play)} == {
+        (operator, Reason.MISSED_PROOF) for operator in late
+    }
 
 
 def test_prove__slashed_more_than_there_is__takes_what_there_is(stage: Stage) -> None:

@@ -13,12 +13,27 @@ from offchain.chain.sender import Sender
 from offchain.protocol import hashing
 from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, JobId, Link, ModelId, Phase
 from tests.contracts.stage import FEE, POLICY, Stage, refused, with_policy
+from tests.local_chain import ETHER
 
 pytestmark = pytest.mark.integration
 
 MINIMUM_FEE = 10**9
 MINIMUM_WINDOW_SECONDS = 5
-PARAMETERS = (10**18, 345_600, 10**9, MINIMUM_WINDOW_SECONDS, 100, 5000, 5000)
+WINDOWS = ("input", "commit", "reveal", "prove", "challenge")
+PARAMETERS = {
+    "minimumStake": 10**18,
+    "unbondingSeconds": 691_200,
+    "minimumFeeWei": 10**9,
+    "minimumWindowSeconds": MINIMUM_WINDOW_SECONDS,
+    "maxRunningJobs": 64,
+    "missPenaltyBps": 100,
+    "contradictionPenaltyBps": 5000,
+    "proverShareBps": 5000,
+    "faultShareBps": 2000,
+    "challengerShareBps": 3000,
+    "requesterShareBps": 1000,
+}
+"""In the order of the contract's structure, by the names of what reads them."""
 
 
 def test_request__within_bounds__escrows_the_fee_and_freezes_membership(stage: Stage) -> None:
@@ -36,8 +51,10 @@ def test_request__within_bounds__escrows_the_fee_and_freezes_membership(stage: S
     )
     assert (job.phase, job.segment, job.segments, job.proofs_due) == (Phase.REQUESTED, 0, 3, 0)
     assert (job.frozen_block, job.seed_block, job.deadline) == (block - 1, block, now + POLICY.input_seconds)
-    assert (job.input_cid, job.evidence_root) == (ZERO_HASH, ZERO_HASH)
-    requested, seeded = read_events(stage.contracts, block, block)
+    assert (job.input_cid, job.evidence_root, job.route_cid) == (ZERO_HASH, ZERO_HASH, ZERO_HASH)
+    assert (job.ends_at, job.closed_at, job.redraws) == (now + LONGEST_JOB_SECONDS, 0, 0)
+    assert job.attempts == (0, 0, 0)
+    requested, started, seeded = read_events(stage.contracts, block, block)
     policy = {_camel(name): value for name, value in asdict(POLICY).items()}
     assert requested.arguments == {
         "jobId": play.job,
@@ -45,16 +62,27 @@ def test_request__within_bounds__escrows_the_fee_and_freezes_membership(stage: S
         "modelId": stage.model,
         "inputLink": job.input_link,
         "resultKey": job.result_key,
+        "routeCid": ZERO_HASH,
         "feeWei": FEE,
-        "frozenBlock": block - 1,
         "policy": policy,
     }
+    assert (started.name, started.arguments) == (
+        "JobStarted",
+        {"jobId": play.job, "frozenBlock": block - 1, "endsAt": now + LONGEST_JOB_SECONDS},
+    )
     assert seeded.arguments == {"jobId": play.job, "segment": 0, "seedBlock": block}
 
 
 def _camel(name: str) -> str:
     head, *rest = name.split("_")
     return head + "".join(part.title() for part in rest)
+
+
+def test_request__route_document__is_kept_and_announced(stage: Stage) -> None:
+    play = stage.request(route_cid=keccak(b"route"))
+    block = stage.chain.connection.block_number()
+    assert play.record.route_cid == keccak(b"route")
+    assert next(iter(read_events(stage.contracts, block, block))).arguments["routeCid"] == keccak(b"route")
 
 
 def test_request__same_salt__is_refused_for_the_same_requester_alone(stage: Stage) -> None:
@@ -105,7 +133,7 @@ def test_request__missing_value__is_refused_by_name(stage: Stage, field: str, na
                 "WindowOutOfRange",
                 {"actualSeconds": seconds, "minimum": MINIMUM_WINDOW_SECONDS, "maximum": 3600},
             )
-            for name in ("input", "commit", "reveal", "prove")
+            for name in WINDOWS
             for seconds in (0, MINIMUM_WINDOW_SECONDS - 1, 3601, 2**32 - 1)
         ],
     ],
@@ -125,11 +153,7 @@ def test_request__policy_out_of_bounds__is_refused(
         {"quorum_bps": 5001},
         {"quorum_bps": 10_000},
         {"proof_permille": 0},
-        *[
-            {f"{name}_seconds": seconds}
-            for name in ("input", "commit", "reveal", "prove")
-            for seconds in (MINIMUM_WINDOW_SECONDS, 3600)
-        ],
+        *[{f"{name}_seconds": seconds} for name in WINDOWS for seconds in (MINIMUM_WINDOW_SECONDS, 3600)],
     ],
 )
 def test_request__policy_at_a_bound__is_accepted(stage: Stage, change: dict[str, int]) -> None:
@@ -175,58 +199,80 @@ def test_moves_of_members__unknown_job__are_refused(stage: Stage) -> None:
         jobs.commit(stage.workers[0], unknown, word)
     with refused("WrongPhase", **refusal):
         jobs.reveal(stage.workers[0], unknown, Link(word), word, word)
+    for proving in (jobs.prove, jobs.challenge):
+        with refused("WrongPhase", **refusal):
+            proving(stage.workers[0], unknown, 0, b"", (), word)
     with refused("WrongPhase", **refusal):
-        jobs.prove(stage.workers[0], unknown, 0, b"", (), word)
+        jobs.announce(stage.workers[0], unknown, 0, word)
+    with refused("WrongPhase", **refusal):
+        jobs.reseal(stage.workers[0], unknown, word)
+    with refused("WrongPhase", **refusal):
+        jobs.cancel(stage.requester, unknown)
 
 
 def test_constructor__unbonding_shorter_than_the_longest_job__is_refused(stage: Stage) -> None:
     with refused("UnbondingTooShort", actualSeconds=3600, longestJobSeconds=LONGEST_JOB_SECONDS):
-        deploy(stage, unbonding=3600)
+        deploy(stage, unbondingSeconds=3600)
     with refused("UnbondingTooShort", actualSeconds=LONGEST_JOB_SECONDS - 1, longestJobSeconds=LONGEST_JOB_SECONDS):
-        deploy(stage, unbonding=LONGEST_JOB_SECONDS - 1)
-    deploy(stage, unbonding=LONGEST_JOB_SECONDS)
+        deploy(stage, unbondingSeconds=LONGEST_JOB_SECONDS - 1)
+    deploy(stage, unbondingSeconds=LONGEST_JOB_SECONDS)
 
 
-LONGEST_JOB_SECONDS = 83 * 3600
-"""Two windows for the input; five for each of fifteen segments, whose commit phase may lapse and wait a window for its
-draw, and whose reveals may lapse and wait a window to be settled; three for the last; one for drawing the proofs, and
-two for proving."""
+LONGEST_JOB_SECONDS = 7 * 24 * 3600
+"""When a job lapses whatever happens to it, counted from its start."""
 
 
-@pytest.mark.parametrize("index", [4, 5, 6])
-def test_constructor__share_above_the_whole__is_refused(stage: Stage, index: int) -> None:
-    changed = list(PARAMETERS)
-    changed[index] = 10_001
+@pytest.mark.parametrize("name", ["missPenaltyBps", "contradictionPenaltyBps", "proverShareBps", "faultShareBps"])
+def test_constructor__share_above_the_whole__is_refused(stage: Stage, name: str) -> None:
     with refused("ShareOutOfRange", actualBps=10_001):
-        stage.chain.deploy(stage.owner, "Jobs", *references(stage), tuple(changed))
+        deploy(stage, **{name: 10_001})
+    deploy(stage, **{name: 10_000})
+
+
+def test_constructor__less_than_half_of_a_slashed_stake_burnt__is_refused(stage: Stage) -> None:
+    # Whoever has its own stake slashed by its own proof has to lose by it.
+    with refused("ShareOutOfRange", actualBps=5001):
+        deploy(stage, challengerShareBps=5001, requesterShareBps=0)
+    with refused("ShareOutOfRange", actualBps=5001):
+        deploy(stage, challengerShareBps=3000, requesterShareBps=2001)
+    with refused("ShareOutOfRange", actualBps=5001):
+        deploy(stage, challengerShareBps=0, requesterShareBps=5001)
+    deploy(stage, challengerShareBps=3000, requesterShareBps=2000)
+    deploy(stage, challengerShareBps=0, requesterShareBps=0)
+
+
+def test_constructor__no_job_may_run__is_refused(stage: Stage) -> None:
+    with refused("CountIsZero", field="maxRunningJobs"):
+        deploy(stage, maxRunningJobs=0)
+    assert deploy(stage, maxRunningJobs=1).max_running_jobs() == 1
 
 
 @pytest.mark.parametrize("minimum", [1, 3600])
 def test_constructor__least_window__holds_for_every_job(stage: Stage, minimum: int) -> None:
-    changed = list(PARAMETERS)
-    changed[3] = minimum
-    address = stage.chain.deploy(stage.owner, "Jobs", *references(stage), tuple(changed))
-    jobs = Jobs(stage.chain.connection, address)
+    jobs = deploy(stage, minimumWindowSeconds=minimum)
     assert jobs.minimum_window_seconds() == minimum
-    policy = with_policy(input_seconds=3600, commit_seconds=3600, reveal_seconds=3600, prove_seconds=minimum - 1)
-    what = JobRequest(stage.model, Link(keccak(b"in")), keccak(b"key"), keccak(b"salt"), policy)
-    with refused("WindowOutOfRange", actualSeconds=minimum - 1, minimum=minimum, maximum=3600):
-        jobs.request(stage.requester, what, FEE)
-    jobs.request(stage.requester, replace(what, policy=replace(policy, prove_seconds=minimum)), FEE)
+    hours = dict.fromkeys((f"{window}_seconds" for window in WINDOWS), 3600)
+    for window in WINDOWS:
+        policy = with_policy(**hours | {f"{window}_seconds": minimum - 1})
+        what = JobRequest(stage.model, Link(keccak(b"in")), keccak(b"key"), keccak(window.encode()), policy)
+        with refused("WindowOutOfRange", actualSeconds=minimum - 1, minimum=minimum, maximum=3600):
+            jobs.request(stage.requester, what, FEE)
+        least = with_policy(**hours | {f"{window}_seconds": minimum})
+        jobs.request(stage.requester, replace(what, policy=least), FEE)
 
 
-def test_constructor__no_least_window__is_refused(stage: Stage) -> None:
+@pytest.mark.parametrize("minimum", [0, 3601])
+def test_constructor__least_window_that_is_none__is_refused(stage: Stage, minimum: int) -> None:
     # A window of nothing is over before it starts, and a time to reveal of nothing divides by zero.
-    changed = list(PARAMETERS)
-    changed[3] = 0
-    with refused("WindowOutOfRange", actualSeconds=0, minimum=1, maximum=3600):
-        stage.chain.deploy(stage.owner, "Jobs", *references(stage), tuple(changed))
+    with refused("WindowOutOfRange", actualSeconds=minimum, minimum=1, maximum=3600):
+        deploy(stage, minimumWindowSeconds=minimum)
 
 
-def deploy(stage: Stage, unbonding: int) -> None:
-    changed = list(PARAMETERS)
-    changed[1] = unbonding
-    stage.chain.deploy(stage.owner, "Jobs", *references(stage), tuple(changed))
+def deploy(stage: Stage, **changes: int) -> Jobs:
+    """Deploy with the usual parameters, but for some."""
+    assert changes.keys() <= PARAMETERS.keys()
+    address = stage.chain.deploy(stage.owner, "Jobs", *references(stage), tuple((PARAMETERS | changes).values()))
+    return Jobs(stage.chain.connection, address)
 
 
 def references(stage: Stage) -> tuple[str, str]:
@@ -237,25 +283,33 @@ def test_constructor__parameters__are_what_was_given(stage: Stage) -> None:
     jobs, staking = stage.contracts.jobs, stage.contracts.staking
     assert jobs._read("staking") == staking.address
     assert (jobs._read("registry"), jobs._read("verifier")) == references(stage)
-    names = ("minimumFeeWei", "minimumWindowSeconds", "missPenaltyBps", "contradictionPenaltyBps", "proverShareBps")
-    assert tuple(jobs._read(name) for name in names) == PARAMETERS[2:]
-    assert (staking.minimum_stake(), staking._read("unbondingSeconds")) == PARAMETERS[:2]
+    of_staking = ("minimumStake", "unbondingSeconds")
+    read = {name: (staking if name in of_staking else jobs)._read(name) for name in PARAMETERS}
+    assert read == PARAMETERS
+    assert staking._read("equivocationPenaltyBps") == PARAMETERS["contradictionPenaltyBps"]
+    assert (staking._read("slasher"), staking._read("registry")) == (jobs.address, stage.contracts.registry.address)
 
 
 def test_receive__ether_from_anybody__is_refused(stage: Stage) -> None:
     jobs = stage.contracts.jobs
     held = stage.chain.connection.balance(jobs.address)
-    for sender in (stage.owner.address, stage.contracts.staking.address):
+    for sender in (stage.owner.address, stage.contracts.registry.address):
+        stage.chain.fund(sender, ETHER)
+        with refused("NotStaking", caller=sender), stage.contracts.connection.translated("receive"):
+            stage.chain.connection.web3.manager.request_blocking(
+                "eth_call", [{"from": sender, "to": jobs.address, "value": hex(1)}, "latest"]
+            )
         with pytest.raises(TransactionRefused):
             stage.owner.send_raw("receive", {"from": sender, "to": jobs.address, "value": hex(1)})
     assert stage.chain.connection.balance(jobs.address) == held
 
 
 def test_tags__contract__are_those_of_python(stage: Stage) -> None:
-    # That of the evidence is inside a library: the roots themselves are compared in test_jobs_payment.py.
-    for name in ("JOB", "COMMIT", "SEED", "SAMPLE", "PROVER"):
-        assert bytes(stage.contracts.jobs._read(f"{name}_TAG")) == getattr(hashing, f"{name}_TAG")
+    # Those inside are compared by what they make: committees, samples and provers in test_jobs_rounds.py and
+    # test_jobs_proofs.py, evidence in test_jobs_payment.py, ids and commitments in tests/vectors.
     assert bytes(stage.contracts.registry._read("MODEL_TAG")) == hashing.MODEL_TAG
+    for name in ("TRIAL_TAG", "ANSWER_TAG", "RESULT_TYPEHASH"):
+        assert bytes(stage.contracts.staking._read(name)) == getattr(hashing, name)
 
 
 def test_request__through_the_signing_sender__is_the_same_job(stage: Stage) -> None:

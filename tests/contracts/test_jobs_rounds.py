@@ -6,7 +6,7 @@ from eth_hash.auto import keccak
 from offchain.chain.events import job_events
 from offchain.protocol import hashing, sortition
 from offchain.protocol.types import ZERO_HASH, Label, Link, Phase, Reason
-from tests.contracts.stage import STAKES, Play, Stage, refused, with_policy
+from tests.contracts.stage import POLICY, STAKES, Play, Stage, refused, with_policy
 from tests.local_chain import ETHER
 
 pytestmark = pytest.mark.integration
@@ -74,7 +74,7 @@ def test_job__everybody_honest__passes_every_phase_in_order(stage: Stage) -> Non
     ]
     round_events = ["Committed"] * 3 + ["SeedBlockSet", "CommitteeDrawn"] + ["Revealed"] * 3 + ["SegmentSettled"]
     assert names_of(play) == [
-        *("JobRequested", "SeedBlockSet", "CommitteeDrawn", "InputProvided"),
+        *("JobRequested", "JobStarted", "SeedBlockSet", "CommitteeDrawn", "InputProvided"),
         *round_events,
         *round_events,
         *("Committed",) * 3,
@@ -207,7 +207,7 @@ def test_reveal__anything_but_what_was_committed__is_refused(stage: Stage) -> No
         play.jobs.reveal(stage.workers[0], play.job, WRONG, keccak(b"salt"), keccak(b"cid"))
     play.to_revealing()
     first, second, third = play.members()
-    link, salt = play.secrets[0, first.address]
+    link, salt = play.secrets[0, 0, first.address]
     cid = keccak(b"cid")
     own = play.commitment(first, 0, link, salt)
     with refused("ValueIsZero", field="link"):
@@ -235,7 +235,7 @@ def test_reveal__copied_commitment__cannot_be_opened(stage: Stage) -> None:
     play.commit(third)
     play.draw()
     play.reveal(honest)
-    link, salt = play.secrets[0, honest.address]
+    link, salt = play.secrets[0, 0, honest.address]
     with refused("CommitmentMismatch", expected=copied, actual=play.commitment(copier, 0, link, salt)):
         play.jobs.reveal(copier, play.job, link, salt, keccak(b"cid"))
 
@@ -253,10 +253,17 @@ def test_settle__one_wrong_of_three__is_outvoted(stage: Stage) -> None:
     assert (play.phase, play.record.segment) == (Phase.COMMITTING, 1)
 
 
-def test_settle__no_quorum__fails_the_job_and_refunds(stage: Stage) -> None:
+def test_settle__no_quorum__waits_for_a_proof_and_then_fails_and_refunds(stage: Stage) -> None:
     play = stage.request().to_committing()
     votes = {worker.address: Link(keccak(b"%d" % index)) for index, worker in enumerate(stage.workers)}
     play.play_round(votes)
+    assert play.phase is Phase.CONTESTED
+    assert play.record.deadline == stage.chain.connection.timestamp() + 2 * POLICY.prove_seconds
+    assert names_of(play)[-1] == "SegmentContested"
+    assert play.round(0).label is Label.NONE
+    play.lapse()
+    assert play.phase is Phase.EXPIRED
+    play.expire()
     assert play.phase is Phase.FAILED
     assert stage.credits()[stage.requester.address] == play.record.fee_wei
     assert names_of(play)[-1] == "JobFailed"
@@ -273,12 +280,16 @@ def test_settle__exactly_the_quorum__settles(stage: Stage, quorum_bps: int, sett
     policy = with_policy(committee_size=4, quorum_bps=quorum_bps, proof_permille=0)
     play = stage.request(policy, model_id=model).to_committing()
     play.play_round({play.members()[0].address: WRONG})
-    assert play.phase is (Phase.FINALISABLE if settles else Phase.FAILED)
+    assert play.phase is (Phase.CHALLENGEABLE if settles else Phase.CONTESTED)
 
 
-def test_job__without_proofs__is_finalisable_at_the_last_reveal(stage: Stage) -> None:
-    play = stage.request(with_policy(proof_permille=0)).to_sampling()
-    assert play.phase is Phase.FINALISABLE
+def test_job__without_proofs__is_finalisable_when_the_time_for_challenges_is_over(stage: Stage) -> None:
+    play = stage.request(with_policy(proof_permille=0)).to_challengeable()
+    assert play.record.deadline == stage.chain.connection.timestamp() + POLICY.challenge_seconds
+    with refused("WrongPhase", jobId=play.job, actual=Phase.CHALLENGEABLE):
+        play.finalise()
+    play.pass_challenges()
+    assert (play.phase, play.record.phase) == (Phase.FINALISABLE, Phase.CHALLENGEABLE)
     assert play.record.seed_block == 0
     with refused("WrongPhase", jobId=play.job, actual=Phase.FINALISABLE):
         play.prove(0, stage.workers[0])
@@ -303,6 +314,10 @@ def test_moves__in_any_other_phase__are_refused(stage: Stage) -> None:
         "commit": lambda: play.jobs.commit(stage.workers[0], play.job, word),
         "reveal": lambda: play.jobs.reveal(stage.workers[0], play.job, Link(word), word, word),
         "settle": lambda: play.settle(),
+        "reseal": lambda: play.reseal(stage.workers[0]),
+        "cancel": lambda: play.jobs.cancel(stage.requester, play.job),
+        "announce": lambda: play.jobs.announce(stage.workers[0], play.job, 0, word),
+        "challenge": lambda: play.jobs.challenge(stage.workers[0], play.job, 0, b"", (), word),
         "prove": lambda: play.jobs.prove(stage.workers[0], play.job, 0, b"", (), word),
         "finalise": lambda: play.finalise(),
         "expire": lambda: play.expire(),
@@ -314,23 +329,25 @@ def test_moves__in_any_other_phase__are_refused(stage: Stage) -> None:
                 with refused("WrongPhase", jobId=play.job, actual=play.phase):
                     move()
 
+    # While a job is open, a member may announce a proof, and what it may challenge depends on the segment.
+    open_job = ("announce", "challenge")
     only("draw")
     play.draw()
-    only("provide_input")
+    only("provide_input", *open_job)
     play.provide_input()
-    only("commit")
+    only("commit", "reseal", *open_job)
     play.commit_all()
     assert play.phase is Phase.DRAWING
-    only("draw")
+    only("draw", *open_job)
     play.draw()
-    only("reveal")
+    only("reveal", *open_job)
     for worker in play.members():
         play.reveal(worker)
     play.play_round().play_round()
     assert play.phase is Phase.SAMPLING
-    only("draw")
+    only("draw", *open_job)
     play.draw()
-    only("prove")
+    only("prove", *open_job)
     for segment in range(3):
         play.prove(segment)
     only("finalise")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from eth_hash.auto import keccak
 
-from offchain.protocol.types import ZERO_ADDRESS, Phase, Reason
+from offchain.chain.events import job_events
+from offchain.protocol.types import ZERO_ADDRESS, Link, Phase, Reason
 from tests.contracts.stage import FEE, POLICY, STAKES, Play, Stage, refused, with_policy
 from tests.contracts.test_jobs_request import LONGEST_JOB_SECONDS
 from tests.contracts.test_jobs_rounds import MISS_BPS, penalties_of
@@ -15,6 +17,7 @@ from tests.local_chain import ETHER, InstantSender
 pytestmark = pytest.mark.integration
 
 HOUR = 3600
+FAULT_SHARE_BPS = 2000
 
 
 def miss(stake_wei: int) -> int:
@@ -42,6 +45,26 @@ def assert_only_the_fee_came_back(stage: Stage) -> None:
     assert stakes_of(stage) == sum(STAKES)
 
 
+def commit_enough(play: Play) -> None:
+    """All but one commit: a quorum can still be had."""
+    for worker in play.members()[1:]:
+        play.commit(worker)
+
+
+def contest(play: Play) -> Play:
+    """Everybody reveals another output."""
+    return play.play_round({worker.address: Link(keccak(worker.address.encode())) for worker in play.members()})
+
+
+def test_phase_of__challengeable__is_finalisable_from_the_deadline_on(stage: Stage) -> None:
+    play = stage.request(with_policy(proof_permille=0)).to_challengeable()
+    deadline = play.record.deadline
+    assert phase_at(play, deadline - 1) is Phase.CHALLENGEABLE
+    assert phase_at(play, deadline) is Phase.FINALISABLE
+    # What was decided in time stays decided.
+    assert phase_at(play, play.record.ends_at + 10 * 365 * 24 * HOUR) is Phase.FINALISABLE
+
+
 def phase_at(play: Play, timestamp: int) -> Phase:
     """The phase as a block at this time would see it."""
     stage = play.stage
@@ -60,11 +83,24 @@ def phase_at(play: Play, timestamp: int) -> Phase:
         (lambda play: play.to_committing(), Phase.COMMITTING, Phase.DRAWING),
         (lambda play: play.to_committing().commit_all(), Phase.DRAWING, Phase.EXPIRED),
         (lambda play: play.to_committing().to_revealing(), Phase.REVEALING, Phase.SETTLING),
-        (lambda play: play.to_committing().play_round().play_round(), Phase.COMMITTING, Phase.REVEALING),
+        (lambda play: play.to_committing().play_round().play_round(), Phase.COMMITTING, Phase.DRAWING),
+        (lambda play: commit_enough(play.to_committing().play_round().play_round()), Phase.COMMITTING, Phase.REVEALING),
+        (lambda play: contest(play.to_committing()), Phase.CONTESTED, Phase.EXPIRED),
         (lambda play: play.to_sampling(), Phase.SAMPLING, Phase.EXPIRED),
         (lambda play: play.to_proving(), Phase.PROVING, Phase.EXPIRED),
     ],
-    ids=["requested", "awaiting input", "committing", "drawing", "revealing", "last committing", "sampling", "proving"],
+    ids=[
+        "requested",
+        "awaiting input",
+        "committing",
+        "drawing",
+        "revealing",
+        "last committing, short",
+        "last committing",
+        "contested",
+        "sampling",
+        "proving",
+    ],
 )
 def test_phase_of__deadline__is_the_first_second_that_is_too_late(
     stage: Stage, reach: Callable[[Play], object], stored: Phase, derived: Phase
@@ -95,11 +131,10 @@ def test_phase_of__finalisable_and_finalised__never_lapse(stage: Stage, reach: C
     "reach",
     [
         lambda play: None,
-        lambda play: play.draw(),
         lambda play: play.to_committing().commit_all(),
         lambda play: play.to_sampling(),
     ],
-    ids=["requested", "awaiting input", "drawing", "sampling"],
+    ids=["requested", "drawing", "sampling"],
 )
 def test_expire__nobody_to_blame__refunds_and_penalises_nobody(stage: Stage, reach: Callable[[Play], object]) -> None:
     play = stage.request()
@@ -111,6 +146,27 @@ def test_expire__nobody_to_blame__refunds_and_penalises_nobody(stage: Stage, rea
     assert play.phase is Phase.FAILED
     assert stage.credits() == dict.fromkeys(stage.credits(), 0) | {stage.requester.address: FEE}
     assert penalties_of(play) == []
+
+
+def test_expire__input_that_was_never_provided__costs_the_requester_a_share(stage: Stage) -> None:
+    play = stage.request()
+    play.draw()
+    play.lapse()
+    play.expire()
+    assert (play.phase, penalties_of(play)) == (Phase.FAILED, [])
+    # A third of a fifth of the fee: one segment of three; rounded down for each.
+    share = FEE * FAULT_SHARE_BPS // 10_000 // 3
+    paid = {worker.address: share * stake_of(stage, worker) // sum(STAKES) for worker in stage.workers}
+    refund = FEE - sum(paid.values())
+    assert stage.credits() == {stage.owner.address: 0, stage.requester.address: refund, **paid}
+    assert last_failure(play) == (Reason.INPUT_UNAVAILABLE, refund)
+
+
+def last_failure(play: Play) -> tuple[Reason, int]:
+    """Why the job failed in the newest block, and what was refunded."""
+    head = play.stage.contracts.connection.block_number()
+    (failed,) = [event for event in job_events(play.stage.contracts, play.job, head, head) if event.name == "JobFailed"]
+    return Reason(failed.arguments["reason"]), failed.arguments["refund"]
 
 
 def test_commit__at_the_deadline__is_too_late_and_one_second_before_is_not(stage: Stage) -> None:
@@ -185,28 +241,30 @@ def test_reveal__lapsed_last_commit_phase__has_one_reveal_window_and_no_more(sta
     ]
 
 
-def test_settle__last_segment_where_nobody_committed__fails_and_nobody_pays(stage: Stage) -> None:
+def test_settle__last_segment_where_nobody_committed__waits_for_a_draw_and_nobody_pays(stage: Stage) -> None:
     play = stage.request().to_committing().play_round().play_round()
-    stage.chain.move_to(play.record.deadline + POLICY.reveal_seconds)
-    assert play.phase is Phase.SETTLING
-    assert play.record.phase is Phase.COMMITTING
-    play.settle()
+    deadline = play.record.deadline
+    assert phase_at(play, deadline + POLICY.reveal_seconds - 1) is Phase.DRAWING
+    stage.chain.move_to(deadline + POLICY.reveal_seconds)
+    with refused("WrongPhase", jobId=play.job, actual=Phase.EXPIRED):
+        play.settle()
+    play.expire()
     assert play.phase is Phase.FAILED
     assert penalties_of(play) == []
     assert_only_the_fee_came_back(stage)
 
 
-def test_settle__last_segment_where_one_committed__the_others_pay_for_it(stage: Stage) -> None:
+def test_settle__last_segment_where_nobody_revealed__fails_and_nobody_pays(stage: Stage) -> None:
     play = stage.request().to_committing().play_round().play_round()
-    committed, *silent = play.members()
-    play.commit(committed)
+    commit_enough(play)
     stage.chain.move_to(play.record.deadline + POLICY.reveal_seconds)
+    assert (play.phase, play.record.phase) == (Phase.SETTLING, Phase.COMMITTING)
     play.settle()
-    # It could be done, since one committed; whether it could be revealed, nobody showed.
-    assert penalties_of(play) == [
-        (worker.address, Reason.MISSED_COMMIT, miss(stake_of(stage, worker))) for worker in silent
-    ]
+    # Two committed to something; that an output could be had, nobody showed.
     assert play.phase is Phase.FAILED
+    assert penalties_of(play) == []
+    assert_only_the_fee_came_back(stage)
+    assert last_failure(play) == (Reason.NO_QUORUM, FEE)
 
 
 def test_settle__silent_at_the_reveal__pays_and_the_rest_settles(stage: Stage) -> None:
@@ -256,13 +314,18 @@ def test_settle__worker_that_colludes_with_the_requester__gains_nothing_and_neit
     play.commit(colluder)
     play.lapse()
     play.draw()
-    play.draw()
-    play.reveal(colluder)
-    assert play.phase is Phase.FAILED
+    assert (play.phase, play.record.redraws) == (Phase.DRAWING, 1)
     lost = sum(miss(stake_of(stage, worker)) for worker in honest)
-    assert {reason for _, reason, _ in penalties_of(play)} == {Reason.MISSED_COMMIT}
-    assert stage.credits() == dict.fromkeys(stage.credits(), 0) | {stage.requester.address: FEE}
-    assert wealth_of(stage, colluder) == wealth
+    assert {(operator, reason) for operator, reason, _ in penalties_of(play)} == {
+        (worker.address, Reason.MISSED_COMMIT) for worker in honest
+    }
+    # To go on, it would have to seal the input anew, to others; it does not.
+    play.draw()
+    play.lapse()
+    play.expire()
+    paid = sum(stage.credits()[worker.address] for worker in stage.workers)
+    assert stage.credits()[stage.requester.address] == FEE - paid < FEE
+    assert wealth_of(stage, colluder) - wealth < paid
     assert sum(STAKES) - stakes_of(stage) == lost > 0
 
 
@@ -315,13 +378,12 @@ def test_settle__within_one_more_time_to_reveal__and_not_a_second_later(stage: S
 
 def test_settle__lapsed_last_commit_phase__lapses_after_two_times_to_reveal(stage: Stage) -> None:
     play = stage.request().to_committing().play_round().play_round()
-    play.commit(play.members()[0])
+    commit_enough(play)
     end = play.record.deadline + 2 * POLICY.reveal_seconds
     with stage.chain.isolated():
         stage.owner.at = end - 1
         play.settle()
-        assert play.phase is Phase.FAILED
-        assert len(penalties_of(play)) == 2
+        assert last_failure(play) == (Reason.NO_QUORUM, FEE)
     stage.owner.at = end
     with refused("WrongPhase", jobId=play.job, actual=Phase.EXPIRED):
         play.settle()
@@ -341,16 +403,22 @@ def test_settle__stake_that_is_unbonding__still_pays(stage: Stage) -> None:
     assert staking.unbonding_of(worker.address)[0] == STAKES[0] - miss(STAKES[0])
 
 
-def test_expire__proofs_that_nobody_made__cost_the_provers_nothing(stage: Stage) -> None:
-    # Perhaps it cannot be proved: a wrong majority may have settled what no proof shows.
+def test_expire__proofs_that_nobody_made__cost_the_drawn_provers(stage: Stage) -> None:
+    # If one cannot be made, its prover voted for what no proof shows.
     play = stage.request().to_proving()
     play.prove(1)
     play.lapse()
     with refused("WrongPhase", jobId=play.job, actual=Phase.EXPIRED):
         play.prove(0)
+    late = [stage.by_address(play.round(segment).prover) for segment in (0, 2)]
     play.expire()
-    assert penalties_of(play) == []
-    assert_only_the_fee_came_back(stage)
+    assert [(operator, reason) for operator, reason, _ in penalties_of(play)] == [
+        (worker.address, Reason.MISSED_PROOF) for worker in late
+    ]
+    assert penalties_of(play)[0][2] == miss(stake_of(stage, late[0]))
+    assert stakes_of(stage) == sum(STAKES) - sum(miss(stake_of(stage, worker)) for worker in late)
+    assert stage.credits() == dict.fromkeys(stage.credits(), 0) | {stage.requester.address: FEE}
+    assert last_failure(play) == (Reason.TIMED_OUT, FEE)
 
 
 def test_job__every_window_used_to_the_end__is_over_before_unbonding_could_be(stage: Stage) -> None:
@@ -362,7 +430,7 @@ def test_job__every_window_used_to_the_end__is_over_before_unbonding_could_be(st
     quick = stage.chain.instant("quick")
     stage.join(quick, 30 * ETHER, model)
     stage.workers += (quick,)
-    hours = {f"{window}_seconds": HOUR for window in ("input", "commit", "reveal", "prove")}
+    hours = {f"{window}_seconds": HOUR for window in ("input", "commit", "reveal", "prove", "challenge")}
     play = stage.request(with_policy(committee_size=4, **hours), model_id=model)
     start = stage.chain.connection.timestamp()
     play.lapse(spare_seconds=10)
@@ -389,5 +457,7 @@ def test_job__every_window_used_to_the_end__is_over_before_unbonding_could_be(st
     play.lapse()
     play.expire()
     lasted = stage.chain.connection.timestamp() - start
-    assert LONGEST_JOB_SECONDS - 0.02 * LONGEST_JOB_SECONDS < lasted <= LONGEST_JOB_SECONDS
-    assert lasted < stage.contracts.staking._read("unbondingSeconds")
+    # With the time for challenges half of what there is; the rest is for redraws, contested segments and challenges.
+    longest = 84 * HOUR
+    assert 0.98 * longest < lasted + HOUR <= longest == LONGEST_JOB_SECONDS // 2
+    assert stage.contracts.staking._read("unbondingSeconds") >= LONGEST_JOB_SECONDS

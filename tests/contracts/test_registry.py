@@ -143,8 +143,31 @@ def test_register_model__largest_tensor_and_proof__are_accepted(stage: Stage) ->
 def test_model_id_of__contract__agrees_with_python(stage: Stage) -> None:
     specs = as_abi(chain_of(keccak(b"code"), 3))
     contract = stage.contracts.registry.contract
-    on_chain = contract.functions.modelIdOf(keccak(b"manifest"), keccak(b"cid"), specs).call()
-    assert bytes(on_chain) == hashing.model_id(keccak(b"manifest"), keccak(b"cid"), specs)
+    content = (keccak(b"manifest"), keccak(b"cid"), specs)
+    ids = set()
+    for trials in ([], [keccak(b"0")], [keccak(b"1")], [keccak(b"0"), keccak(b"1")]):
+        on_chain = bytes(contract.functions.modelIdOf(*content, trials).call())
+        assert on_chain == hashing.model_id(*content, trials)
+        ids.add(on_chain)
+    assert len(ids) == 4
+
+
+def test_register_model__trials__are_part_of_what_it_is_and_kept_in_order(stage: Stage) -> None:
+    registry = stage.contracts.registry
+    trials = [keccak(b"trial %d" % index) for index in range(256)]
+    model = stage.register_segments(1, "tried", trials=trials)
+    assert registry.trials_of(model) == tuple(trials)
+    with refused("UnknownTrial", modelId=model, trial=256):
+        registry._read("trialOf", model, 256)
+    unknown = ModelId(keccak(b"unknown"))
+    assert registry.trials_of(unknown) == ()
+    with refused("UnknownTrial", modelId=unknown, trial=0):
+        registry._read("trialOf", unknown, 0)
+
+
+def test_register_model__more_trials_than_may_be__is_refused(stage: Stage) -> None:
+    with refused("TrialCountOutOfRange", count=257, maximum=256):
+        stage.register_segments(1, "many", trials=[keccak(b"trial")] * 257)
 
 
 def test_register_model__somebody_faster_with_another_cid__registers_another_model(stage: Stage) -> None:

@@ -10,7 +10,7 @@ from tests.local_chain import ETHER, InstantSender
 
 pytestmark = pytest.mark.integration
 
-UNBONDING_SECONDS = 345_600
+UNBONDING_SECONDS = 691_200
 MINIMUM = ETHER
 
 
@@ -163,7 +163,7 @@ def test_slash__anybody_but_the_job_contract__is_refused(stage: Stage) -> None:
     assert staking._read("slasher") == stage.contracts.jobs.address
     for caller in (stage.owner, stage.workers[0]):
         with refused("NotSlasher", caller=caller.address):
-            staking._write(caller, "slash", stage.workers[1].address, 1, stage.model)
+            staking._write(caller, "slash", stage.workers[1].address, 1, stage.model, 0, False)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_slash__any_amount__takes_active_first_then_unbonding_and_no_more(
     staking.start_unbonding(worker, ETHER)
     held, weight = stage.chain.connection.balance(staking.address), weight_now(stage)
     stage.chain.fund(jobs.address, ETHER)
-    slash = staking.contract.functions.slash(worker.address, amount, stage.model)
+    slash = staking.contract.functions.slash(worker.address, amount, stage.model, 0, False)
     stage.owner.send_raw(
         "slash", {"from": jobs.address, "to": staking.address, "data": slash._encode_transaction_data()}
     )
@@ -202,7 +202,7 @@ def slash(stage: Stage, worker: InstantSender, amount: int, model: ModelId) -> N
     """Slash as the job contract."""
     staking, jobs = stage.contracts.staking, stage.contracts.jobs
     stage.chain.fund(jobs.address, ETHER)
-    data = staking.contract.functions.slash(worker.address, amount, model)._encode_transaction_data()
+    data = staking.contract.functions.slash(worker.address, amount, model, 0, False)._encode_transaction_data()
     stage.owner.send_raw("slash", {"from": jobs.address, "to": staking.address, "data": data})
 
 

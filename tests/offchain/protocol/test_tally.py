@@ -81,7 +81,7 @@ def test_participation__any_members__says_whether_anybody_did_it(votes: list[str
 )
 def test_is_output__votes_and_nothing__are_none(number: int, expected: bool) -> None:
     assert is_output(number.to_bytes(32, "big")) is expected
-    assert (UNAVAILABLE, BAD_INPUT) == ((1).to_bytes(32, "big"), (2).to_bytes(32, "big"))
+    assert ((1).to_bytes(32, "big"), (2).to_bytes(32, "big")) == (UNAVAILABLE, BAD_INPUT)
 
 
 @given(members=VOTES)

@@ -1,0 +1,609 @@
+"""Overturning what a quorum agreed on: when, by whom, against whom, and how the job goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from eth_abi.abi import encode
+from eth_hash.auto import keccak
+
+from offchain.protocol import hashing
+from offchain.protocol.types import (
+    UNAVAILABLE,
+    ZERO_ADDRESS,
+    ZERO_HASH,
+    Label,
+    Link,
+    Phase,
+    Reason,
+)
+from tests.contracts.record import (
+    CHALLENGER_SHARE_BPS,
+    CONTRADICTION_BPS,
+    REQUESTER_SHARE_BPS,
+    events_of,
+    failure,
+    newest_events,
+    penalties,
+    share,
+    stake_of,
+    stakes_of,
+)
+from tests.contracts.stage import FEE, POLICY, STAKES, Play, Stage, commitment_link, refused, with_policy
+from tests.local_chain import ETHER, InstantSender
+
+pytestmark = pytest.mark.integration
+
+OTHER = keccak(b"other x") + keccak(b"other y")
+"""The commitment of an output that nobody honest has."""
+WRONG = commitment_link(OTHER)
+THIRD = Link(keccak(b"a third output"))
+UNPROVED = with_policy(proof_permille=0)
+
+
+def lies(workers: Sequence[InstantSender], link: Link = WRONG) -> dict[str, Link]:
+    """What these workers reveal."""
+    return {worker.address: link for worker in workers}
+
+
+def begin(stage: Stage, permille: int = 1000) -> Play:
+    """A job whose first segment two of three settled wrongly; the third is `stage.workers[0]`."""
+    play = stage.request(with_policy(proof_permille=permille)).to_committing()
+    play.play_round(lies(stage.workers[1:]))
+    assert play.round(0).settled_link == WRONG
+    return play
+
+
+def commit_two(play: Play) -> None:
+    for worker in play.members()[:2]:
+        play.commit(worker)
+
+
+def reveal_two(play: Play) -> None:
+    for worker in play.members()[:2]:
+        play.reveal(worker)
+    play.lapse()
+
+
+def contest(play: Play) -> None:
+    play.play_round({worker.address: Link(keccak(worker.address.encode())) for worker in play.members()})
+
+
+REACH: dict[str, tuple[Callable[[Play], object], Phase, tuple[int, ...]]] = {
+    "committing": (lambda play: None, Phase.COMMITTING, (0, 1, 0)),
+    "drawing": (lambda play: play.commit_all(), Phase.DRAWING, (0, 1, 0)),
+    "drawing, lapsed": (lambda play: (commit_two(play), play.lapse()), Phase.DRAWING, (0, 1, 0)),
+    "redrawing": (lambda play: (play.lapse(), play.draw()), Phase.DRAWING, (0, 1, 0)),
+    "revealing": (lambda play: play.to_revealing(), Phase.REVEALING, (0, 1, 1)),
+    "settling": (lambda play: reveal_two(play.to_revealing()), Phase.SETTLING, (0, 1, 1)),
+    "contested": (contest, Phase.CONTESTED, (0, 1, 1)),
+    "last committing": (lambda play: play.play_round(), Phase.COMMITTING, (0, 1, 1)),
+    "last revealing": (lambda play: play.play_round().commit_all(), Phase.REVEALING, (0, 1, 1)),
+    "last revealing, lapsed": (
+        lambda play: (commit_two(play.play_round()), play.lapse()),
+        Phase.REVEALING,
+        (0, 1, 1),
+    ),
+    "last settling": (lambda play: reveal_two(play.play_round().commit_all()), Phase.SETTLING, (0, 1, 1)),
+    "last contested": (lambda play: contest(play.play_round()), Phase.CONTESTED, (0, 1, 1)),
+    "sampling": (lambda play: play.play_round().play_round(), Phase.SAMPLING, (0, 1, 1)),
+    "proving": (lambda play: play.play_round().play_round().draw(), Phase.PROVING, (0, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("reach", REACH)
+def test_challenge__first_segment_in_any_later_phase__is_overturned_and_done_again_from_there(
+    stage: Stage, reach: str
+) -> None:
+    go, phase, attempts = REACH[reach]
+    play, challenger = begin(stage), stage.workers[0]
+    committee = [(member.operator, member.weight) for member in play.round(1).members]
+    go(play)
+    assert play.phase is phase
+    redrawn = reach == "redrawing"
+    before = play.record.attempts
+    play.challenge(0, challenger)
+
+    record, overturned = play.record, play.round(0)
+    assert (overturned.settled_link, overturned.settled_weight) == (play.truth(0), STAKES[0])
+    assert (overturned.overturned, overturned.label, overturned.proved_by) == (True, Label.PROVED, challenger.address)
+    assert overturned.proof_hash == hashing.proof_hash(*play.proof(0))
+    assert play.jobs._read("labelOf", play.job, 0) == Label.PROVED
+    assert (record.segment, record.proofs_due, record.attempts) == (1, 0, attempts)
+    assert play.round(2).members == ()
+    if redrawn:  # it was to have another committee in any case
+        assert (before, play.phase, play.round(1).members) == ((0, 1, 0), Phase.DRAWING, ())
+        assert record.seed_block == stage.chain.connection.block_number()
+    else:
+        assert play.phase is Phase.COMMITTING
+        assert record.deadline == stage.chain.connection.timestamp() + POLICY.commit_seconds
+        assert record.seed_block == 0
+        again = play.round(1)
+        assert [(member.operator, member.weight) for member in again.members] == committee
+        assert {(m.commitment, m.link, m.activation_cid) for m in again.members} == {(ZERO_HASH,) * 3}
+        assert again.total_weight == sum(weight for _, weight in committee)
+    play.play_on()
+    assert play.phase is Phase.FINALISED
+    assert [play.round(segment).label for segment in range(3)] == [Label.PROVED] * 3
+
+
+def test_challenge__time_for_challenges__ends_with_the_deadline(stage: Stage) -> None:
+    play, challenger = begin(stage, permille=0), stage.workers[0]
+    play.play_round().play_round()
+    play.announce(0, challenger)
+    deadline = play.record.deadline
+    assert play.phase is Phase.CHALLENGEABLE
+    with stage.chain.isolated():
+        challenger.at = deadline - 1
+        play.challenge(0, challenger, announced=True)
+        assert (play.phase, play.record.segment) == (Phase.COMMITTING, 1)
+    challenger.at = deadline
+    with refused("WrongPhase", jobId=play.job, actual=Phase.FINALISABLE):
+        play.challenge(0, challenger, announced=True)
+    play.lapse()
+    with refused("WrongPhase", jobId=play.job, actual=Phase.FINALISABLE):
+        play.announce(0, challenger)
+    play.finalise()
+    with refused("WrongPhase", jobId=play.job, actual=Phase.FINALISED):
+        play.challenge(0, challenger, announced=True)
+
+
+def test_challenge__expired_or_failed__is_refused(stage: Stage) -> None:
+    play, challenger = begin(stage), stage.workers[0]
+    play.commit_all()
+    play.announce(0, challenger)
+    play.lapse()
+    with refused("WrongPhase", jobId=play.job, actual=Phase.EXPIRED):
+        play.challenge(0, challenger, announced=True)
+    play.expire()
+    with refused("WrongPhase", jobId=play.job, actual=Phase.FAILED):
+        play.challenge(0, challenger, announced=True)
+
+
+def test_challenge__least_stake_against_the_most__wins(stage: Stage) -> None:
+    small = stage.chain.instant("small")
+    for worker in stage.workers:
+        stage.contracts.staking.bond(worker, 1000 * ETHER)
+    stage.join(small, ETHER)
+    stage.workers += (small,)
+    policy = with_policy(committee_size=4, proof_permille=0, quorum_bps=9990)
+    play = stage.request(policy).to_committing()
+    play.play_round(lies(stage.workers[:3]))
+    stake_against = play.round(0).settled_weight
+    assert play.round(0).settled_link == WRONG
+    play.challenge(0, small)
+    (overturned,) = events_of(play, "SegmentOverturned")
+    assert overturned.arguments == {
+        "jobId": play.job,
+        "segment": 0,
+        "challenger": small.address,
+        "before": WRONG,
+        "proved": play.truth(0),
+        "stakeAgainst": stake_against,
+    }
+    assert (play.round(0).settled_weight, play.round(0).total_weight) == (ETHER, stake_against + ETHER)
+    assert len(penalties(play)) == 3
+
+
+def test_challenge__whoever_has_nothing_to_challenge__is_refused(stage: Stage) -> None:
+    play = stage.request(with_policy(committee_size=2, quorum_bps=5001)).to_committing()
+    members = play.members()
+    (outsider,) = [worker for worker in stage.workers if worker not in members]
+    refusal = {"jobId": play.job, "caller": members[0].address}
+    play.announce(0, members[0])
+    with refused("NothingToChallenge", segment=0, **refusal):  # nothing revealed, nothing settled
+        play.challenge(0, members[0], announced=True)
+    with refused("NothingToChallenge", segment=1, **refusal):  # of the future
+        play.challenge(1, members[0], announced=True)
+    with refused("NothingToChallenge", segment=2**200, **refusal):
+        play.jobs.challenge(members[0], play.job, 2**200, b"", (), keccak(b"proof"))
+    play.play_round()
+    with refused("NothingToChallenge", segment=0, **refusal):  # a supporter
+        play.challenge(0, members[0])
+    with refused("NotMember", jobId=play.job, segment=0, caller=outsider.address):
+        play.challenge(0, outsider, announced=True)
+
+
+def test_challenge__revealed_output_of_a_segment_under_way__waits_until_it_is_settled(stage: Stage) -> None:
+    play = stage.request().to_committing().to_revealing(lies(stage.workers[1:]))
+    play.reveal(stage.workers[0])
+    with refused("NothingToChallenge", jobId=play.job, segment=0, caller=stage.workers[0].address):
+        play.challenge(0, stage.workers[0])
+
+
+def test_challenge__member_that_voted_or_was_silent__has_no_output_to_prove(stage: Stage) -> None:
+    play = stage.request().to_committing()
+    voter = stage.workers[0]
+    play.play_round(lies(stage.workers[1:]) | {voter.address: UNAVAILABLE})
+    with refused("NothingToChallenge", jobId=play.job, segment=0, caller=voter.address):
+        play.challenge(0, voter)
+    commit_all_but(play, voter, lies(stage.workers[1:]))
+    assert play.round(1).settled_link == WRONG
+    with refused("NothingToChallenge", jobId=play.job, segment=1, caller=voter.address):
+        play.challenge(1, voter)
+
+
+def commit_all_but(play: Play, silent: InstantSender, votes: dict[str, Link]) -> None:
+    """One round in which one member does nothing."""
+    others = [worker for worker in play.members() if worker != silent]
+    for worker in others:
+        play.commit(worker, votes[worker.address])
+    play.lapse()
+    play.draw()
+    play.draw()
+    for worker in others:
+        play.reveal(worker)
+
+
+def test_challenge__proved_segment__is_refused(stage: Stage) -> None:
+    play = stage.request().to_committing()
+    liar = stage.workers[0]
+    play.play_round(lies([liar]))
+    play.play_round().play_round().draw()
+    play.prove(0)
+    with refused("AlreadyProved", jobId=play.job, segment=0):
+        play.challenge(0, liar)
+
+
+def test_challenge__overturned_segment__cannot_be_challenged_again(stage: Stage) -> None:
+    play = stage.request().to_committing()
+    play.play_round(lies(stage.workers[1:2]) | lies(stage.workers[2:], WRONG))
+    play.challenge(0, stage.workers[0])
+    for worker in stage.workers:
+        with refused("AlreadyProved", jobId=play.job, segment=0):
+            play.challenge(0, worker)
+
+
+def test_challenge__proof_that_does_not_fit__changes_nothing(stage: Stage) -> None:
+    play, challenger = begin(stage), stage.workers[0]
+    proof, instances = play.proof(0)
+    spliced = OTHER + proof[64:]
+    with refused("OpeningLinkMismatch", segment=0, expected=play.record.input_link, actual=commitment_link(OTHER)):
+        play.challenge(0, challenger, proof=spliced)
+    # It has to be what the challenger itself revealed.
+    forged = proof[:64] + OTHER + proof[128:]
+    with refused("ClosingLinkMismatch", segment=0, expected=play.truth(0), actual=WRONG):
+        play.challenge(0, challenger, proof=forged)
+    with refused("ValueIsZero", field="proofCid"):
+        play.challenge(0, challenger, proof_cid=ZERO_HASH)
+    with refused("ProofLengthMismatch", segment=0, expected=256, actual=255):
+        play.challenge(0, challenger, proof=proof[:-1])
+    assert (play.round(0).settled_link, play.round(0).proof_hash, penalties(play)) == (WRONG, ZERO_HASH, [])
+    play.challenge(0, challenger, proof=proof, instances=instances)
+
+
+def test_challenge__verifier_that_says_no__changes_nothing(stage: Stage) -> None:
+    model = stage.register_segments(2, "strict", answer=1)
+    for worker in stage.workers:
+        stage.contracts.staking.serve(worker, model)
+    play = stage.request(model_id=model).to_committing().play_round(lies(stage.workers[1:]))
+    with refused("ProofRejected", modelId=model, segment=0):
+        play.challenge(0, stage.workers[0])
+    assert not play.round(0).overturned
+
+
+def test_challenge__behind_a_wrong_segment__has_to_open_with_what_that_settled_on(stage: Stage) -> None:
+    play, challenger = begin(stage), stage.workers[0]
+    play.play_round(lies(stage.workers[1:], THIRD))
+    with refused("OpeningLinkMismatch", segment=1, expected=WRONG, actual=play.truth(0)):
+        play.challenge(1, challenger)
+    play.challenge(0, challenger)
+    assert play.record.attempts == (0, 1, 1)
+
+
+def compensation(taken: Sequence[int]) -> tuple[int, int, int]:
+    """For the challenger, for the requester, burnt."""
+    returned = sum(share(amount, CHALLENGER_SHARE_BPS + REQUESTER_SHARE_BPS) for amount in taken)
+    challenger = returned * CHALLENGER_SHARE_BPS // (CHALLENGER_SHARE_BPS + REQUESTER_SHARE_BPS)
+    return challenger, returned - challenger, sum(taken) - returned
+
+
+@pytest.mark.parametrize("third", [False, True], ids=["two outputs", "three outputs"])
+def test_challenge__stakes_it_took__are_shared_to_the_wei(stage: Stage, third: bool) -> None:
+    if third:  # whoever revealed a third output contradicts the proof too
+        odd = stage.chain.instant("odd")
+        stage.join(odd, ETHER + 3)
+        stage.workers += (odd,)
+    play = stage.request(with_policy(committee_size=3 + third, quorum_bps=5001)).to_committing()
+    challenger, *liars = stage.workers
+    play.play_round(lies(liars[:2]) | lies(liars[2:], THIRD))
+    jobs, staking, connection = stage.contracts.jobs, stage.contracts.staking, stage.chain.connection
+    play.announce(0, challenger)
+    held = {address: connection.balance(address) for address in (jobs.address, staking.address, ZERO_ADDRESS)}
+    play.challenge(0, challenger, announced=True)
+    taken = {worker.address: share(weight_of(play, worker), CONTRADICTION_BPS) for worker in liars}
+    assert {(segment, operator, reason, amount) for segment, operator, reason, amount in penalties(play)} == {
+        (0, operator, Reason.CONTRADICTED_PROOF, amount) for operator, amount in taken.items()
+    }
+    for_challenger, for_requester, burnt = compensation(list(taken.values()))
+    assert burnt * 2 >= sum(taken.values())
+    assert stage.credits() == dict.fromkeys(stage.credits(), 0) | {
+        challenger.address: for_challenger,
+        stage.requester.address: for_requester,
+    }
+    assert {address: connection.balance(address) - before for address, before in held.items()} == {
+        jobs.address: for_challenger + for_requester,
+        staking.address: -sum(taken.values()),
+        ZERO_ADDRESS: burnt,
+    }
+    # The fee is still there, and pays those who stand by the outputs.
+    play.play_on()
+    assert play.phase is Phase.FINALISED
+    assert sum(stage.credits().values()) == FEE + for_challenger + for_requester
+    assert connection.balance(jobs.address) == held[jobs.address] + for_challenger + for_requester
+
+
+def weight_of(play: Play, worker: InstantSender) -> int:
+    member = play.round(0).member(worker.address)
+    assert member is not None
+    return member.weight
+
+
+def test_challenge__liars_with_nothing_left__bring_nothing_and_the_job_goes_on(stage: Stage) -> None:
+    play, staking = begin(stage), stage.contracts.staking
+    stage.chain.fund(stage.contracts.jobs.address, 10 * ETHER)
+    for worker in stage.workers[1:]:
+        data = staking.contract.functions.slash(worker.address, 10 * ETHER, stage.model, 0, True)
+        stage.owner.send_raw(
+            "slash",
+            {
+                "from": stage.contracts.jobs.address,
+                "to": staking.address,
+                "data": data._encode_transaction_data(),
+            },
+        )
+    play.challenge(0, stage.workers[0])
+    assert [amount for *_, amount in penalties(play)] == [0, 0]
+    assert set(stage.credits().values()) == {0}
+    assert play.round(0).overturned
+
+
+def test_challenge__own_accomplices__cost_more_than_they_bring(stage: Stage) -> None:
+    # Whoever is requester, challenger and liar at once gets less than half of what it loses.
+    play = begin(stage)
+    before = stakes_of(stage)
+    play.challenge(0, stage.workers[0])
+    assert sum(stage.credits().values()) * 2 <= before - stakes_of(stage)
+
+
+def test_challenge__votes_of_the_attempts_before__stay_readable(stage: Stage) -> None:
+    play, challenger = begin(stage), stage.workers[0]
+    play.play_round().play_round().draw()
+    play.prove(2)
+    old = {segment: play.round(segment) for segment in (1, 2)}
+    play.challenge(0, challenger)
+    jobs = play.jobs
+    for segment, round_ in old.items():
+        assert jobs.round_at(play.job, segment, 0) == round_
+        assert {member.link for member in round_.members} == {play.truth(segment)}
+        assert jobs.round_at(play.job, segment, 1) == jobs.round_of(play.job, segment) != round_
+        assert jobs.round_at(play.job, segment, 2).members == ()
+    assert old[2].proof_hash != ZERO_HASH
+    reopened = [event.arguments for event in events_of(play, "SegmentReopened")]
+    assert reopened == [
+        {"jobId": play.job, "segment": 1, "attempt": 1, "sameCommittee": True},
+        {"jobId": play.job, "segment": 2, "attempt": 1, "sameCommittee": False},
+    ]
+    names = [name for name, _ in newest_events(stage)]
+    assert names.index("SegmentProved") < names.index("SegmentOverturned") < names.index("SegmentReopened")
+
+
+def test_commit__commitment_of_the_attempt_before__cannot_be_opened_in_the_next(stage: Stage) -> None:
+    play, challenger = begin(stage), stage.workers[0]
+    play.commit_all()
+    copied = play.round(1).member(challenger.address).commitment  # type: ignore[union-attr]
+    play.challenge(0, challenger)
+    for worker in play.members():
+        if worker == challenger:
+            play.jobs.commit(worker, play.job, copied)
+        else:
+            play.commit(worker)
+    play.draw()
+    link, salt = play.secrets[1, 0, challenger.address]
+    actual = play.commitment(challenger, 1, link, salt)
+    with refused("CommitmentMismatch", expected=copied, actual=actual):
+        play.jobs.reveal(challenger, play.job, link, salt, keccak(b"cid"))
+
+
+def test_challenge__activation_of_the_challenger__counts_as_sealed_to_the_same_committee(stage: Stage) -> None:
+    play, challenger = begin(stage), stage.workers[0]
+    assert play.round(0).member(challenger.address).sealed_for == 0  # type: ignore[union-attr]
+    play.challenge(0, challenger)
+    assert play.round(0).member(challenger.address).sealed_for == 1  # type: ignore[union-attr]
+    with refused("AlreadySealed", jobId=play.job, segment=0, operator=challenger.address):
+        play.reseal(challenger)
+    with refused("NotSupporter", jobId=play.job, segment=0, caller=stage.workers[1].address):
+        play.reseal(stage.workers[1])
+
+
+def test_challenge__activation_that_the_challenger_did_not_reseal__is_still_to_be_resealed(stage: Stage) -> None:
+    play, challenger = begin(stage), stage.workers[0]
+    play.lapse()
+    play.draw()  # nobody committed: another committee
+    play.draw()
+    with refused("NotSupporter", jobId=play.job, segment=0, caller=challenger.address):
+        play.reseal(challenger)
+    play.reseal(stage.workers[1])
+    play.challenge(0, challenger)
+    assert play.record.attempts == (0, 2, 0)
+    sealed = {member.operator: member.sealed_for for member in play.round(0).members}
+    assert (sealed[challenger.address], sealed[stage.workers[1].address]) == (0, 2)
+    play.reseal(challenger)
+    member = play.round(0).member(challenger.address)
+    assert member is not None
+    assert (member.sealed_for, member.activation_cid) == (2, keccak(b"resealed" + challenger.address.encode()))
+
+
+def test_challenge__segment_that_was_sampled_before__stays_sampled_with_its_prover(stage: Stage) -> None:
+    """Whoever could overturn a segment could otherwise draw the proofs of those before it again, until they are out."""
+    liars = stage.workers[1:]
+    policy = with_policy(proof_permille=300)
+    for _ in range(40):
+        play = stage.request(policy).to_committing().play_round().play_round(lies(liars)).play_round()
+        play.draw()
+        prover = play.round(0).prover
+        if prover == ZERO_ADDRESS:
+            continue
+        play.challenge(1, stage.workers[0])
+        play.play_round()
+        assert play.phase is Phase.SAMPLING
+        assert play.round(0).prover == prover
+        play.draw()
+        assert play.round(0).prover == prover
+        assert play.round(1).prover == ZERO_ADDRESS or play.round(1).proof_hash != ZERO_HASH
+        again = [e.arguments["prover"] for e in events_of(play, "ProverDrawn") if e.arguments["segment"] == 0]
+        assert again == [prover, prover]
+        seed = events_of(play, "SeedBlockSet")[-1].arguments["seedBlock"]
+        entropy = stage.chain.connection.block_hash(seed)
+        sample = hashing.sample_seed(stage.chain.connection.chain_id, play.jobs.address, play.job, 0, entropy)
+        due = [play.round(s).prover != ZERO_ADDRESS and play.round(s).proof_hash == ZERO_HASH for s in range(3)]
+        assert play.record.proofs_due == sum(due) >= 1
+        if int.from_bytes(sample, "big") % 1000 >= 300:  # this draw alone would have left it out
+            return
+    raise AssertionError("never sampled first and left out then")
+
+
+def last_wrong(stage: Stage, permille: int) -> Play:
+    """A job whose last segment alone two of three settled wrongly."""
+    play = stage.request(with_policy(proof_permille=permille)).to_committing().play_round().play_round()
+    return play.play_round(lies(stage.workers[1:]))
+
+
+def test_challenge__last_segment_before_the_samples_are_drawn__keeps_the_seed(stage: Stage) -> None:
+    play = last_wrong(stage, 1000)
+    before = play.record
+    assert before.phase is Phase.SAMPLING
+    play.challenge(2, stage.workers[0])
+    after = play.record
+    assert (after.phase, after.seed_block, after.deadline) == (Phase.SAMPLING, before.seed_block, before.deadline)
+    assert (after.segment, after.attempts) == (2, (0, 0, 0))
+    play.draw()
+    assert play.round(2).prover == ZERO_ADDRESS, "it is proved"
+    assert play.record.proofs_due == 2
+    play.play_on()
+    assert play.phase is Phase.FINALISED
+
+
+def test_challenge__last_segment_while_proofs_are_due__leaves_the_others_due_and_their_time_begins_anew(
+    stage: Stage,
+) -> None:
+    play = last_wrong(stage, 1000)
+    play.draw()
+    play.prove(0)
+    assert play.record.proofs_due == 2
+    play.challenge(2, stage.workers[0])
+    assert (play.phase, play.record.proofs_due) == (Phase.PROVING, 1)
+    assert play.record.deadline == stage.chain.connection.timestamp() + 2 * POLICY.prove_seconds
+    with refused("AlreadyProved", jobId=play.job, segment=2):
+        play.prove(2)
+    play.prove(1)
+    assert play.phase is Phase.FINALISABLE
+
+
+def test_challenge__last_proof_that_was_due__makes_the_job_finalisable(stage: Stage) -> None:
+    play = last_wrong(stage, 1000)
+    play.draw()
+    play.prove(0)
+    play.prove(1)
+    play.challenge(2, stage.workers[0])
+    assert (play.phase, play.record.proofs_due) == (Phase.FINALISABLE, 0)
+    play.finalise()
+    (finalised,) = events_of(play, "JobFinalised")
+    assert finalised.arguments["resultLink"] == play.truth(2)
+
+
+def test_challenge__last_segment_in_the_time_for_challenges__begins_that_time_anew(stage: Stage) -> None:
+    play = last_wrong(stage, 0)
+    play.lapse(spare_seconds=5)
+    play.challenge(2, stage.workers[0])
+    assert play.phase is Phase.CHALLENGEABLE
+    assert play.record.deadline == stage.chain.connection.timestamp() + POLICY.challenge_seconds
+    play.pass_challenges().finalise()
+    assert [play.round(segment).label for segment in range(3)] == [Label.AGREED, Label.AGREED, Label.PROVED]
+
+
+def test_challenge__earlier_segment_after_a_later_one__undoes_the_later_proof(stage: Stage) -> None:
+    play, challenger = begin(stage, permille=0), stage.workers[0]
+    play.play_round(lies(stage.workers[1:], THIRD)).play_round()
+    # A proof between what segment 0 settled on, wrong as it is, and what the challenger revealed.
+    proof, instances = play.proof(1, opening=OTHER)
+    play.challenge(1, challenger, proof=proof, instances=instances)
+    assert (play.record.segment, play.record.attempts, play.round(1).overturned) == (2, (0, 0, 1), True)
+    play.challenge(0, challenger)
+    assert (play.record.segment, play.record.attempts) == (1, (0, 1, 2))
+    again = play.round(1)
+    assert (again.overturned, again.proof_hash, again.settled_link) == (False, ZERO_HASH, ZERO_HASH)
+    assert play.jobs.round_at(play.job, 1, 0).proof_hash == hashing.proof_hash(proof, instances)
+    assert [segment for segment, *_ in penalties(play)] == [1, 1, 0, 0]
+    play.play_on()
+    assert play.phase is Phase.FINALISED
+    assert [play.round(segment).label for segment in range(3)] == [Label.PROVED, Label.AGREED, Label.AGREED]
+
+
+def end_at(play: Play, timestamp: int) -> None:
+    """As if the job had started so much earlier.
+
+    Source: layout of ``Job`` in storage: its second word is seedBlock, deadline, endsAt, closedAt, six bytes each.
+    """
+    rpc, address, record = play.stage.chain.rpc, play.jobs.address, play.record
+    for slot in range(8):
+        place = hex(int.from_bytes(keccak(encode(["bytes32", "uint256"], [play.job, slot])), "big") + 1)
+        word = int(rpc("eth_getStorageAt", address, place, "latest"), 16)
+        if (word >> 48) & (2**48 - 1) == record.deadline and (word >> 96) & (2**48 - 1) == record.ends_at:
+            changed = word - (record.ends_at << 96) + (timestamp << 96)
+            rpc("anvil_setStorageAt", address, place, f"0x{changed:064x}")
+            assert play.record.ends_at == timestamp
+            return
+    raise AssertionError("the jobs are in none of the first slots")
+
+
+def test_challenge__job_that_reached_its_end__expires_and_refunds(stage: Stage) -> None:
+    play, challenger = begin(stage, permille=0), stage.workers[0]
+    play.play_round().play_round()
+    end = stage.chain.connection.timestamp() + 100
+    end_at(play, end)
+    play.challenge(0, challenger)
+    assert play.record.ends_at == end, "a challenge buys no time"
+    stage.chain.move_to(end - 1)
+    assert play.phase is Phase.COMMITTING
+    stage.chain.move_to(end)
+    assert play.phase is Phase.EXPIRED
+    credited = stage.credits()
+    play.expire()
+    assert failure(play) == (Reason.TIMED_OUT, FEE)
+    assert stage.credits()[stage.requester.address] == credited[stage.requester.address] + FEE
+
+
+@pytest.mark.parametrize(("spare", "phase"), [(0, Phase.FINALISABLE), (-1, Phase.EXPIRED)])
+def test_phase_of__time_for_challenges_at_the_jobs_end__counts_only_in_full(
+    stage: Stage, spare: int, phase: Phase
+) -> None:
+    play = begin(stage, permille=0).play_round().play_round()
+    end_at(play, play.record.deadline + spare)
+    stage.chain.move_to(play.record.deadline)
+    assert play.phase is phase
+
+
+@pytest.mark.parametrize("reach", ["sampling", "proving", "contested", "revealing", "last settling"])
+def test_phase_of__at_the_jobs_end__every_open_phase_is_expired(stage: Stage, reach: str) -> None:
+    go, phase, _ = REACH[reach]
+    play = begin(stage)
+    go(play)
+    end_at(play, stage.chain.connection.timestamp() + 10)
+    assert play.phase is phase
+    stage.chain.move_to(play.record.ends_at)
+    assert play.phase is Phase.EXPIRED
+    play.expire()
+    assert (play.phase, penalties(play)) == (Phase.FAILED, []), "nobody had the time that the policy gave"
+
+
+def test_finalise__overturned_segment__pays_its_prover_and_its_supporters(stage: Stage) -> None:
+    play, challenger = begin(stage, permille=0), stage.workers[0]
+    play.challenge(0, challenger)
+    before = stage.credits()
+    play.play_on()
+    part = FEE // 3
+    of_others = [part * stake_of(stage, worker) // sum(STAKES) for worker in stage.workers]
+    gained = [stage.credits()[worker.address] - before[worker.address] for worker in stage.workers]
+    assert gained == [part + 2 * of_others[0], 2 * of_others[1], 2 * of_others[2]]
