@@ -252,16 +252,41 @@ def test_queue__a_thousand_waiting__costs_as_much_as_one(narrow: Stage) -> None:
     running = narrow.request()
     narrow.request()
     few = gas_of_turn()
-    for index in range(1000):
-        narrow.request(fee_wei=10**9 * (1 + index % 40), requester=narrow.owner)
+    fill(narrow, 1000)
     assert jobs.load_of(model) == (1, 1001)
     assert gas_of_turn() == few
 
 
+def fill(stage: Stage, count: int) -> None:
+    """Have so many jobs wait, of forty different fees; a hundred in a block, since nothing is asked in between."""
+    rpc, salt = stage.chain.rpc, b"a salt that is to be replaced   "
+    stage.request(requester=stage.owner, salt=salt)
+    data = newest_transaction(stage)["input"]
+    assert data.count(salt.hex()) == 1
+    rpc("evm_setAutomine", False)
+    for index in range(count - 1):
+        transaction = {
+            "from": stage.owner.address,
+            "to": stage.contracts.jobs.address,
+            "gas": hex(500_000),
+            "value": hex(10**9 * (1 + index % 40)),
+            "data": data.replace(salt.hex(), keccak(b"%d" % index).hex()),
+        }
+        rpc("eth_sendTransaction", transaction)
+        if index % 100 == 99 or index == count - 2:
+            stage.chain.mine()
+    rpc("evm_setAutomine", True)
+
+
+def newest_transaction(stage: Stage) -> dict[str, str]:
+    """The only transaction of the newest block."""
+    (transaction,) = stage.chain.rpc("eth_getBlockByNumber", "latest", True)["transactions"]
+    return transaction  # type: ignore[no-any-return]
+
+
 def gas_of_newest(stage: Stage) -> int:
     """Gas of the only transaction of the newest block."""
-    block = stage.chain.rpc("eth_getBlockByNumber", "latest", False)
-    receipt = stage.chain.rpc("eth_getTransactionReceipt", block["transactions"][0])
+    receipt = stage.chain.rpc("eth_getTransactionReceipt", newest_transaction(stage)["hash"])
     return int(receipt["gasUsed"], 16)
 
 
