@@ -11,10 +11,11 @@ from offchain.errors import InvalidInputError, RecoverableError
 from offchain.models.loading import ModelMismatch, fetch_manifest, find_identity, load_circuits
 from offchain.protocol.duties import JobView
 from offchain.protocol.field import decode_elements, encode_elements
-from offchain.protocol.links import LinkKind, link_of_commitment, link_of_values
+from offchain.protocol.links import LinkKind
 from offchain.protocol.types import JobId, Link, ModelId
 from offchain.proving.ezkl_prover import EzklProver
-from offchain.proving.port import InputOutOfRange, Proof, SegmentCircuit, Witness
+from offchain.proving.links import input_link, link_of, output_link
+from offchain.proving.port import InputOutOfRange, Proof, SegmentCircuit
 from offchain.storage.cid import Cid, digest_to_cid
 from offchain.storage.port import ContentStore
 from offchain.storage.sealing import Identity, seal_to_usable, unseal
@@ -131,7 +132,7 @@ class Executor:
     def _link_of(self, circuit: SegmentCircuit, elements: Sequence[int]) -> Link:
         """The link of elements that the circuit may not take, without executing it."""
         commitment = None if circuit.input_kind is LinkKind.PUBLIC else self._prover.commit(elements, circuit)
-        return _link(circuit.input_kind, commitment, elements)
+        return link_of(circuit.input_kind, commitment, elements)
 
     def _fetch(self, cid: Cid, circuit: SegmentCircuit) -> tuple[int, ...] | None:
         """Fetch and open one copy; None if it cannot be had or is nonsense: another copy may do."""
@@ -147,25 +148,6 @@ class Executor:
 def opening_link(view: JobView, segment: int) -> Link:
     """The link that a segment must open with: the job's input, or what the segment before it settled on."""
     return view.job.input_link if segment == 0 else view.rounds[segment - 1].settled_link
-
-
-def input_link(circuit: SegmentCircuit, witness: Witness, elements: Sequence[int]) -> Link:
-    """The link of a segment's input, as its proof would show it."""
-    return _link(circuit.input_kind, witness.input_commitment, elements)
-
-
-def output_link(circuit: SegmentCircuit, witness: Witness) -> Link:
-    """The link of a segment's output, as its proof would show it."""
-    return _link(circuit.output_kind, witness.output_commitment, witness.outputs)
-
-
-def _link(kind: LinkKind, commitment: bytes | None, values: Sequence[int]) -> Link:
-    if kind is LinkKind.PUBLIC:
-        return Link(link_of_values(values))
-    assert commitment is not None
-    if kind is LinkKind.POSEIDON:
-        return Link(link_of_values([int.from_bytes(commitment, "big")]))
-    return Link(link_of_commitment(commitment))
 
 
 def _input_cids(view: JobView, segment: int) -> tuple[Cid, ...]:
