@@ -21,6 +21,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from eth_hash.auto import keccak
+from eth_utils.address import to_checksum_address
+
 from migrations.ledger import parameters
 from offchain.chain.connection import Connection, artefact, decode_error
 from offchain.chain.contracts import Contracts
@@ -28,7 +31,7 @@ from offchain.chain.sender import Receipt
 from offchain.protocol.types import ZERO_ADDRESS
 from offchain.toolchain import SOLC_VERSION, project_root, solc_standard_json
 from tests.contracts.stage import STAKES, Stage
-from tests.local_chain import LocalChain, running_anvil
+from tests.local_chain import InstantSender, LocalChain, running_anvil
 
 MUTANT_CACHE = project_root() / "build" / "test-cache" / "mutants"
 DEPLOYMENT_GAS = 29_000_000
@@ -156,6 +159,20 @@ def _compile(batch: Sequence[tuple[str, Mutant]]) -> None:
         temporary.replace(_path(key))
 
 
+@cache
+def attacking_contract(name: str) -> dict[str, Any]:
+    """Compile a contract that lies beside the attacks; returns its ABI and creation code."""
+    text = (Path(__file__).parent / f"{name}.sol").read_text()
+    compiled = solc_standard_json(
+        {
+            "language": "Solidity",
+            "sources": {name: {"content": text}},
+            "settings": {"evmVersion": "shanghai", "outputSelection": {name: {name: ["abi", "evm.bytecode.object"]}}},
+        }
+    )["contracts"][name][name]
+    return {"abi": compiled["abi"], "bytecode": "0x" + compiled["evm"]["bytecode"]["object"]}
+
+
 # --- the chain, and stages upon it ------------------------------------------------------------------------------------
 
 
@@ -239,6 +256,15 @@ def pending(chain: LocalChain, send: Callable[[], Receipt]) -> dict[str, Any]:
 def calldata(call: Any) -> dict[str, Any]:
     """What a bound call would send, without a sender."""
     return {"to": call.address, "data": call._encode_transaction_data()}
+
+
+def deploy_code(chain: LocalChain, sender: InstantSender, runtime: bytes) -> tuple[str, bytes]:
+    """Deploy code as it is; return its address and hash. ``PUSH2 size DUP1 PUSH1 10 PUSH0 CODECOPY PUSH0 RETURN``."""
+    creation = b"\x61" + len(runtime).to_bytes(2, "big") + bytes.fromhex("80600a5f395ff3") + runtime
+    address = sender.send_raw("create", {"from": sender.address, "data": "0x" + creation.hex()}).contract
+    assert address is not None
+    assert bytes(chain.connection.web3.eth.get_code(to_checksum_address(address))) == runtime
+    return address, keccak(runtime)
 
 
 def mined_together(chain: LocalChain, transactions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
