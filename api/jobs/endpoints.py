@@ -84,6 +84,7 @@ def show_job(job: JobIdHere, gateway: GatewayHere) -> JobAnswer:
         Fault.NOT_QUEUED,
         Fault.INVALID_INPUT,
         Fault.OUT_OF_FUNDS,
+        Fault.TRY_AGAIN,
         Fault.CHAIN_UNREACHABLE,
     ),
 )
