@@ -24,8 +24,8 @@ from api.gateway import Gateway, build_gateway
 from api.main import create_app, run
 from tests.models import tiny_mlp
 
-FAST = {"committee_size": 1, "proof_permille": 0}
-"""One worker a segment and no proof: as short as a job can be."""
+FAST = {"committee_size": 1, "proof_permille": 0, "challenge_seconds": 5}
+"""One worker a segment, no proof, and hardly any time for one: as short as a job can be."""
 VALUES = [0.5, -1.0, 0.25, 1.5]
 
 
@@ -63,6 +63,9 @@ class Documented:
 
     def post(self, path: str, **options: Any) -> httpx.Response:
         return self.request("POST", path, **options)
+
+    def delete(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("DELETE", path, **options)
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         response = self.http.request(method, path, **options)

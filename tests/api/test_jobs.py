@@ -18,7 +18,10 @@ import pytest
 
 from offchain.chain.events import Event, read_events
 from offchain.network.local import LocalNetwork
-from offchain.protocol.types import ModelId
+from offchain.protocol.route_document import MAX_ROUTE_BYTES, disagreements, parse_route_document
+from offchain.protocol.types import JobId, ModelId
+from offchain.storage.cid import digest_to_cid
+from offchain.storage.ipfs import IpfsStore
 from offchain.toolchain import project_root
 from tests.api.gateways import FAST, VALUES, Documented, MakeGateway, upload
 from tests.models import tiny_mlp
@@ -114,6 +117,64 @@ def test_job__submitted__is_finalised_proved_and_explained(
     shown = stranger.get(job["status_url"]).json()
     assert (shown["segments"], shown["result"]) == (answer["segments"], None)
     assert stranger.get(job["receipt_url"]).json()["error"]["type"] == "store_unreachable"
+
+
+DEMAND = {"criticality": "standard", "privacy": "open", "latency_seconds": 900}
+
+
+def test_job__routed__is_run_as_decided_and_says_why(
+    network: LocalNetwork, model: str, own_gateway: MakeGateway
+) -> None:
+    own = own_gateway()
+    _, client = own.start()
+    job = client.submit("k", {"model": model, "input": VALUES, "demand": DEMAND}).json()
+    contracts, job_id = network.contracts, JobId(bytes.fromhex(job["job"][2:]))
+    until(lambda: client.get(job["status_url"]).json()["phase"] in ("challengeable", "finalised"))
+    network.connection.web3.provider.make_request("evm_increaseTime", [900])  # type: ignore[arg-type]
+    answer = finished(client, job)
+    assert (answer["phase"], answer["reason"]) == ("finalised", None)
+    labels = [segment["label"] for segment in answer["segments"]]
+    assert set(labels) <= {"agreed", "proved"}
+    assert [len(segment["committee"]) for segment in answer["segments"]] == [3, 3]
+    for segment in answer["segments"]:
+        assert (segment["attempt"], segment["is_contested"], segment["overturned"]) == (0, False, False)
+        assert [(member["agrees"], member["vote"]) for member in segment["committee"]] == [(True, None)] * 3
+
+    stored = contracts.jobs.job_of(job_id)
+    content = IpfsStore(network.ipfs_url, 20.0).get(digest_to_cid(stored.route_cid), max_bytes=MAX_ROUTE_BYTES)
+    document = parse_route_document(content)
+    assert document.route.policy == stored.policy
+    assert disagreements(document, stored.policy, stored.fee_wei, document.demand.model) == ()
+    # The least that pays for two segments' proofs, of which provers get half, and not the whole of what was allowed.
+    assert (stored.fee_wei, document.demand.budget_wei) == (4 * 10**15, own.config.default_fee_wei)
+    assert document.conditions.workers == len(network.operators)
+    assert document.conditions.largest_weight_wei == network.options.stake_wei
+    assert answer["route"] == {"cid": digest_to_cid(stored.route_cid), "reasons": list(document.route.reasons)}
+    assert answer["policy"]["proof_permille"] == document.route.deterrence.permille == 1
+    # Whoever did not decide finds the reasons on IPFS, where the job's record points to.
+    assert own_gateway().client().get(job["status_url"]).json()["route"] == answer["route"]
+
+
+def test_job__conditions_change_before_it_is_sent__is_sent_as_it_was_decided(
+    network: LocalNetwork, model: str, own_gateway: MakeGateway
+) -> None:
+    own = own_gateway()
+    client = own.client()
+    job = client.submit("k", {"model": model, "input": VALUES, "demand": DEMAND}).json()
+    decided = client.get(job["status_url"]).json()
+    assert (decided["phase"], len(decided["route"]["reasons"])) == ("accepted", 6)
+    own.end()
+
+    gateway = own.change(cost_wei=10**15, turn_seconds=30).build()
+    client = own.client(gateway)
+    assert client.submit("k", {"model": model, "input": VALUES, "demand": DEMAND}).status_code == 200
+    gateway.driver.cycle()
+    sent = client.get(job["status_url"]).json()
+    assert sent["phase"] == "requested"
+    for name in ("route", "policy", "fee_wei"):
+        assert sent[name] == decided[name]
+    stored = network.contracts.jobs.job_of(JobId(bytes.fromhex(job["job"][2:])))
+    assert digest_to_cid(stored.route_cid) == decided["route"]["cid"]
 
 
 def test_model__registered__is_described(client: Documented, model: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 from api.config import GatewayConfig
 from api.database import Database, metadata
 from api.errors import Fault, Refused, refusal_of
+from api.jobs.answers import describe_segment
 from api.jobs.rows import JobRow, JobRows
 from api.jobs.stream import Place, describe, follow, parse_place
 from api.models.rows import ModelRows, Parameters, Registration
@@ -23,9 +25,10 @@ from api.models.service import read_parameters, registration_id
 from offchain.chain.errors import ChainUnreachable, InsufficientFunds
 from offchain.chain.events import Event
 from offchain.errors import InvalidInputError, RecoverableError, UnrecoverableError
+from offchain.protocol.duties import JobView
 from offchain.protocol.field import FIELD_MODULUS
 from offchain.protocol.trials import DEFAULT_TRIALS
-from offchain.protocol.types import JobId, ModelId
+from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, Address, Job, JobId, Link, Member, ModelId, Phase, Round
 from offchain.requester.policy import DEFAULT_POLICY
 from offchain.storage.port import StoreUnreachable
 
@@ -77,6 +80,13 @@ def test_load__relative_paths__are_relative_to_the_file(tmp_path: Path) -> None:
         ({"srs_origin": "found"}, "srs_origin"),
         ({"default_fee_wei": 0}, "default_fee_wei"),
         ({"default_fee_wei": 10**18}, "default_fee_wei"),
+        ({"turn_seconds": 0}, "turn_seconds"),
+        ({"turn_seconds": 1.5}, "turn_seconds"),
+        ({"proving_seconds": []}, "proving_seconds"),
+        ({"proving_seconds": [1, 0]}, "proving_seconds"),
+        ({"proving_seconds": [1, "2"]}, "proving_seconds[1]"),
+        ({"collusion_bps": 10_000}, "collusion_bps"),
+        ({"cost_wei": -1}, "cost_wei"),
     ],
 )
 def test_load__setting_wrong__names_it(tmp_path: Path, changes: dict[str, Any], field: str) -> None:
@@ -143,6 +153,25 @@ def test_add__job__comes_back_as_it_was(database: Database) -> None:
     assert rows.add(row()) == row()
     assert rows.get(JOB) == rows.with_key("k") == row()
     assert rows.open() == rows.unsent() == (row(),)
+
+
+def test_add__job_with_a_route__keeps_the_document(database: Database) -> None:
+    rows, routed = JobRows(database), replace(row(), route=b"{}")
+    assert rows.add(routed) == rows.get(JOB) == routed
+    rows.close(JOB)
+    closed = rows.get(JOB)
+    assert closed is not None
+    assert closed.route == b"{}"
+
+
+def test_database__made_before_there_were_routes__keeps_its_jobs(tmp_path: Path) -> None:
+    database = Database(tmp_path / "gateway.sqlite")
+    JobRows(database).add(row())
+    with database.transaction() as connection:
+        connection.exec_driver_sql("ALTER TABLE jobs DROP COLUMN route")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'g0001'")
+    database.close()
+    assert JobRows(Database(tmp_path / "gateway.sqlite")).get(JOB) == row()
 
 
 def test_add__key_taken__answers_with_its_holder(database: Database) -> None:
@@ -233,6 +262,69 @@ def test_add__registration_from_before_trials__has_as_many_as_by_default(databas
     old = {"name": "n", "segments": 2, "cuts": None, "max_drift": 0.05, "has_heldout": False}
     rows.change("r", parameters=old)
     assert [it.parameters.trials for it in rows.unfinished()] == [DEFAULT_TRIALS]
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------
+
+
+def job_view(phase: Phase, *rounds: Round, segment: int = 0) -> JobView:
+    job = Job(
+        id=JOB,
+        requester=Address("0xr"),
+        phase=phase,
+        segment=segment,
+        segments=len(rounds),
+        proofs_due=0,
+        redraws=0,
+        frozen_block=7,
+        seed_block=0,
+        deadline=0,
+        ends_at=0,
+        closed_at=0,
+        model_id=MODEL,
+        input_link=Link(b"i" * 32),
+        input_cid=bytes(32),
+        result_key=bytes(32),
+        route_cid=bytes(32),
+        fee_wei=1,
+        policy=DEFAULT_POLICY,
+        attempts=(2,) * len(rounds),
+        evidence_root=bytes(32),
+    )
+    return JobView(job, phase, rounds, 8, 9)
+
+
+def one_round(*links: bytes, settled: bytes = bytes(32), overturned: bool = False) -> Round:
+    members = [Member(Address(f"0x{place}"), 5, b"c" * 32, Link(link), bytes(32)) for place, link in enumerate(links)]
+    nobody = Address("0x" + "00" * 20)
+    return Round(15, Link(settled), 10, nobody, nobody, overturned, bytes(32), bytes(32), tuple(members))
+
+
+A, B = b"a" * 32, b"b" * 32
+
+
+@pytest.mark.parametrize(
+    ("links", "settled", "label", "told"),
+    [
+        ((A, A, B), A, "agreed", [(True, None), (True, None), (False, None)]),
+        ((A, UNAVAILABLE, bytes(32)), A, "unproved", [(True, None), (None, "unavailable"), (None, None)]),
+        ((A, BAD_INPUT, B), bytes(32), "none", [(None, None), (None, "bad_input"), (None, None)]),
+    ],
+)
+def test_describe_segment__outputs_and_votes__are_told_apart(
+    links: tuple[bytes, ...], settled: bytes, label: str, told: list[tuple[bool | None, str | None]]
+) -> None:
+    answer = describe_segment(job_view(Phase.REVEALING, one_round(*links, settled=settled)), 0)
+    assert (answer.label, answer.attempt) == (label, 2)
+    assert [(member.agrees, member.vote) for member in answer.committee] == told
+    assert [member.has_revealed for member in answer.committee] == [any(link) for link in links]
+
+
+def test_describe_segment__contested_or_overturned__says_so() -> None:
+    rounds = (one_round(A, A, settled=A, overturned=True), one_round(A, B))
+    view = job_view(Phase.CONTESTED, *rounds, segment=1)
+    answers = [describe_segment(view, index) for index in range(2)]
+    assert [(answer.overturned, answer.is_contested) for answer in answers] == [(True, False), (False, True)]
 
 
 # --- streams ----------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ def refused(response: httpx.Response, status: int, kind: str, field: str | None)
     assert error["mend"]
 
 
+DEMAND = {"criticality": "standard", "privacy": "open", "latency_seconds": 3600}
 SMALL = {"max_body_bytes": 4_000, "max_model_bytes": 4_000}
 
 
@@ -69,6 +70,17 @@ def built(own_gateway: MakeGateway) -> tuple[OwnGateway, Gateway, Documented]:
         ({"fee_wei": "1e18"}, "fee_wei"),
         ({"fee_wei": 10**30}, "fee_wei"),
         ({"priority": 1}, "priority"),
+        ({"demand": []}, "demand"),
+        ({"demand": {**DEMAND, "criticality": "high"}}, "demand.criticality"),
+        ({"demand": {**DEMAND, "privacy": None}}, "demand.privacy"),
+        ({"demand": {"criticality": "low", "privacy": "open"}}, "demand.latency_seconds"),
+        ({"demand": {**DEMAND, "latency_seconds": 0}}, "demand.latency_seconds"),
+        ({"demand": {**DEMAND, "latency_seconds": 60.0}}, "demand.latency_seconds"),
+        ({"demand": {**DEMAND, "proof_permille": 1001}}, "demand.proof_permille"),
+        ({"demand": {**DEMAND, "speed": 1}}, "demand.speed"),
+        ({"demand": DEMAND, "policy": FAST}, "policy"),
+        ({"demand": DEMAND, "policy": {}}, "policy"),
+        ({"demand": DEMAND, "fee_wei": 1}, "fee_wei"),
     ],
 )
 def test_submit_job__field_wrong__names_it(
@@ -77,6 +89,64 @@ def test_submit_job__field_wrong__names_it(
     own, _, client = refusing
     refused(client.submit("k", {"model": model, "input": VALUES, **changes}), 422, "invalid_input", field)
     assert own.rows("jobs") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "problem", "mend"),
+    [
+        ({"privacy": "attested"}, "demand.privacy", "attested needs attestation of workers", "use open or split"),
+        ({"privacy": "split"}, "conditions.workers", "3 * 2 = 6 workers, and ", "more to join, or use privacy open"),
+        ({"latency_seconds": 9}, "demand.latency_seconds", "9 s are too few", "allow "),
+        ({"fee_wei": 10**9}, "fee_wei", "1000000000 does not pay the fee", "allow 4000000000000000 wei"),
+        (
+            {"criticality": "critical", "proof_permille": 999},
+            "demand.proof_permille",
+            "999 permille, but criticality critical has every segment proved",
+            "ask for 1000, or leave it out",
+        ),
+    ],
+)
+def test_submit_job__demand_that_cannot_be_had__is_unroutable(
+    refusing: tuple[OwnGateway, Gateway, Documented],
+    model: str,
+    changes: dict[str, object],
+    field: str,
+    problem: str,
+    mend: str,
+) -> None:
+    own, _, client = refusing
+    demand = {**DEMAND, **{name: value for name, value in changes.items() if name != "fee_wei"}}
+    fee = {"fee_wei": changes["fee_wei"]} if "fee_wei" in changes else {}
+    response = client.submit("k", {"model": model, "input": VALUES, "demand": demand, **fee})
+    refused(response, 422, "unroutable", field)
+    assert response.json()["error"]["message"].startswith(f"{field}: ")
+    assert problem in response.json()["error"]["message"]
+    assert mend in response.json()["error"]["mend"]
+    assert own.rows("jobs") == []
+
+
+def test_submit_job__proofs_too_rare_to_deter__are_refused_with_the_numbers(
+    own_gateway: MakeGateway, model: str
+) -> None:
+    own = own_gateway(cost_wei=10**17)
+    client = own.client()
+
+    def submit(permille: int) -> httpx.Response:
+        policy = {**FAST, "proof_permille": permille}
+        return client.submit(f"k{permille}", {"model": model, "input": VALUES, "policy": policy})
+
+    # Alone in its committee, a member gets half of a segment's half of the fee; half of the least stake is at risk.
+    # p (1 - 0.1) (2.5e15 + 5e17) > 1e17
+    for permille in (1, 221):
+        response = submit(permille)
+        refused(response, 422, "unroutable", "policy.proof_permille")
+        error = response.json()["error"]
+        numbers = f"p(1-r)(R+S) = {permille}/1000 * 9000/10000 * (2500000000000000 + 500000000000000000) = "
+        assert numbers in error["message"]
+        assert error["message"].endswith("<= C = 100000000000000000 wei")
+        assert error["mend"] == "ask for at least 222 permille, or for 1000, or for 0 and rely on agreement"
+    assert own.rows("jobs") == []
+    assert [submit(permille).status_code for permille in (0, 222, 1000)] == [202] * 3
 
 
 @pytest.mark.parametrize("token", ["NaN", "Infinity", "-Infinity", "1e999"])
@@ -146,6 +216,7 @@ def test_submit_job__key_used_for_another_request__is_refused(
     job = first.json()["job"]
     assert client.get(f"/v1/jobs/{job}").json()["phase"] == "accepted"
     refused(client.get(f"/v1/jobs/{job}/receipt"), 409, "no_receipt", "job")
+    refused(client.delete(f"/v1/jobs/{job}"), 409, "not_queued", "job")
 
 
 @pytest.mark.parametrize("path", ["", "/events", "/receipt"])
@@ -154,6 +225,8 @@ def test_jobs__id_unknown_or_malformed__is_refused(
 ) -> None:
     refused(refusing[2].get(f"/v1/jobs/{UNKNOWN}{path}"), 404, "unknown_job", "job")
     refused(refusing[2].get(f"/v1/jobs/0x12{path}"), 422, "invalid_input", "job")
+    refused(refusing[2].delete(f"/v1/jobs/{UNKNOWN}"), 404, "unknown_job", "job")
+    refused(refusing[2].delete("/v1/jobs/0x12"), 422, "invalid_input", "job")
 
 
 def test_follow_job__last_event_malformed__is_refused(
@@ -261,6 +334,7 @@ def test_every_endpoint__chain_away__says_so(own_gateway: MakeGateway, model: st
         refused(client.get(path), 503, "chain_unreachable", None)
     assert client.get(job["status_url"]).headers["Retry-After"]
     refused(client.get(f"/v1/jobs/{UNKNOWN}/events"), 503, "chain_unreachable", None)
+    refused(client.delete(job["status_url"]), 503, "chain_unreachable", None)
     refused(client.submit("k2", {"model": model, "input": VALUES}), 503, "chain_unreachable", None)
     gateway.models._rows.index(bytes.fromhex(model[2:]), 1)  # type: ignore[arg-type]
     refused(client.get("/v1/models"), 503, "chain_unreachable", None)
@@ -286,11 +360,12 @@ def test_every_endpoint__unforeseen_error__hides_its_cause(
 ) -> None:
     _, gateway, client = refusing
     for service in (gateway.jobs, gateway.models, gateway.health):
-        for name in ("accept", "show", "receipt", "require", "list", "show_registration", "check"):
+        for name in ("accept", "show", "cancel", "receipt", "require", "list", "show_registration", "check"):
             if hasattr(service, name):
                 monkeypatch.setattr(service, name, fail)
     answers = [
         client.submit("k", {}),
+        client.delete(f"/v1/jobs/{UNKNOWN}"),
         *(client.get(f"/v1/jobs/{UNKNOWN}{path}") for path in ("", "/events", "/receipt")),
         client.post("/v1/models", **upload()),
         *(client.get(path) for path in ("/v1/models", f"/v1/models/{UNKNOWN}", "/v1/health")),
@@ -318,6 +393,7 @@ def test_any_request__sent_to_another_host_or_by_a_foreign_page__is_refused(
     client = refusing[2]
     for answer in (
         client.post("/v1/jobs", json={}, headers=headers),
+        client.delete(f"/v1/jobs/{UNKNOWN}", headers=headers),
         *(client.get(f"/v1/jobs/{UNKNOWN}{path}", headers=headers) for path in ("", "/events", "/receipt")),
         client.post("/v1/models", **upload(), headers=headers),
         *(client.get(path, headers=headers) for path in ("/v1/models", f"/v1/models/{UNKNOWN}", "/v1/health")),
@@ -347,4 +423,5 @@ def test_openapi__declared_errors__were_all_provoked(
         for kind in kinds
     }
     in_test_jobs = {("show_receipt", "store_unreachable")}
-    assert declared - client.seen <= in_test_jobs
+    in_test_queue = {("cancel_job", kind) for kind in ("not_requester", "out_of_funds", "try_again")}
+    assert declared - client.seen <= in_test_jobs | in_test_queue
