@@ -46,9 +46,34 @@ def test_show_model__name_with_markup__is_printed_as_it_is(capsys: pytest.Captur
     assert MARKUP in capsys.readouterr().out
 
 
-def test_show_job_table__reason_and_trouble_with_markup__are_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    show_job_table({"phase": "failed", "segments": [], "reason": MARKUP, "trouble": MARKUP, "result": None})
-    assert capsys.readouterr().out.count(MARKUP) == 2
+def job(**changes: Any) -> dict[str, Any]:
+    """A job as ``GET /v1/jobs/{job}`` describes it; see ``JobAnswer``."""
+    answer = {"job": "0x12", "phase": "failed", "segments": [], "reason": None, "trouble": None, "result": None}
+    return answer | {"queue": None, "route": None} | changes
+
+
+def test_show_job_table__words_of_strangers_with_markup__are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    show_job_table(job(reason=MARKUP, trouble=MARKUP, route={"cid": MARKUP, "reasons": [MARKUP]}))
+    assert capsys.readouterr().out.count(MARKUP) == 4
+
+
+def test_show_job_table__unusual_segment__is_marked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context.console, "_width", 200)
+    votes = [{"vote": vote} for vote in ("unavailable", None, "bad_input", "unavailable")]
+    segment = {"index": 0, "label": "proved", "attempt": 1, "overturned": True, "is_contested": False}
+    segment |= {"stake_for": "2", "stake_total": "3", "link_out": None, "proved_by": None, "committee": votes}
+    show_job_table(job(segments=[segment], queue={"running": 1, "most_running": 2, "waiting": 3}))
+    printed = capsys.readouterr().out
+    assert "0 (attempt 2)" in printed
+    assert "proved, overturned, 1 voted bad input, 2 voted unavailable" in printed
+    assert "queued: 1 of 2 jobs of the model run, 3 wait; Next: interlock job cancel 0x12" in printed
+
+
+def test_show_job_table__route_without_its_document__says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    show_job_table(job(route={"cid": "Qm1", "reasons": None}))
+    assert "policy chosen by route Qm1:\n  its document cannot be had now" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("error", [InvalidInputError(MARKUP, MARKUP, MARKUP), UnrecoverableError(MARKUP)])
