@@ -26,7 +26,7 @@ from offchain.protocol.duties import JobView
 from offchain.protocol.field import decode_elements, encode_elements, quantise
 from offchain.protocol.links import LinkKind, link_of_commitment, link_of_values
 from offchain.protocol.manifest import Manifest
-from offchain.protocol.types import Address, JobId, Link, ModelId, Phase, Policy
+from offchain.protocol.types import Address, JobId, Link, ModelId, Phase, Policy, is_output
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import Proof, SegmentCircuit, Witness
@@ -34,7 +34,7 @@ from offchain.storage.cid import Cid, cid_to_digest, digest_to_cid
 from offchain.storage.ipfs import IpfsStore
 from offchain.storage.node import start_node
 from offchain.storage.port import ContentStore
-from offchain.storage.sealing import Identity, encryption_key, seal, unseal
+from offchain.storage.sealing import EncryptionKey, Identity, encryption_key, seal, unseal
 from offchain.toolchain import project_root
 from tests.local_chain import ETHER, LocalChain
 
@@ -188,7 +188,9 @@ class Play:
     Args:
         values: the input, as real numbers.
         answer: what members put out; see :data:`Answer`.
-        silent: segment and place in its committee of members that do not commit; time has to lapse without them.
+        silent: segment and place in its first committee of members that do not commit; time has to lapse without them.
+        mute: likewise of members that commit and do not reveal.
+        votes: likewise what members reveal in place of an output.
         inputs: per segment, the elements that go in: the input, then what each segment settled on.
     """
 
@@ -202,6 +204,10 @@ class Play:
     policy: Policy = ALL_PROVED
     answer: Answer = honest
     silent: frozenset[tuple[int, int]] = frozenset()
+    mute: frozenset[tuple[int, int]] = frozenset()
+    votes: dict[tuple[int, int], Link] = field(default_factory=dict)
+    route_cid: bytes = bytes(32)
+    fee_wei: int = FEE_WEI
     salt: bytes = field(default_factory=lambda: os.urandom(32))
     inputs: list[Elements] = field(default_factory=list)
     job: JobId = JobId(b"")
@@ -221,7 +227,7 @@ class Play:
         return self
 
     def step(self, view: JobView) -> None:
-        """Do whatever the phase asks for."""
+        """Do whatever the phase asks for; where only time is left to pass, let it pass."""
         if view.phase in (Phase.REQUESTED, Phase.DRAWING, Phase.SAMPLING):
             self.contracts.jobs.draw(self.requester.sender, self.job)
         elif view.phase is Phase.AWAITING_INPUT:
@@ -230,24 +236,34 @@ class Play:
             self.commit(view)
         elif view.phase is Phase.REVEALING:
             self.reveal(view)
+        elif view.phase is Phase.SETTLING:
+            self.contracts.jobs.settle(self.requester.sender, self.job)
+            self._follow(view.job.segment)
+        elif view.phase is Phase.CONTESTED:
+            self.challenge(view.job.segment)
         elif view.phase is Phase.PROVING:
-            due = next(
-                index for index, it in enumerate(view.rounds) if int(it.prover, 16) and it.proof_hash == bytes(32)
-            )
-            self.prove(due)
+            due = [index for index, it in enumerate(view.rounds) if int(it.prover, 16) and it.proof_hash == bytes(32)]
+            self.prove(due[0])
+        elif view.phase is Phase.CHALLENGEABLE:
+            self.lapse(view)
         elif view.phase is Phase.FINALISABLE:
             self.contracts.jobs.finalise(self.requester.sender, self.job)
         else:
             raise AssertionError(f"nothing to be done in {view.phase.name}")
 
+    def lapse(self, view: JobView) -> None:
+        """Let the time of the phase pass."""
+        LocalChain(self.contracts.connection).move_to(view.job.deadline)
+
     def request(self) -> JobId:
         """Commit to the input and escrow the fee."""
         self.inputs = [self.model.quantise(self.values)]
         link = link_of_commitment(self.prover.commit(self.inputs[0], self.model.circuits[0]))
-        what = JobRequest(self.model.id, Link(link), self.requester.identity.encryption_key, self.salt, self.policy)
-        self.contracts.jobs.request(self.requester.sender, what, FEE_WEI)
-        connection, jobs = self.contracts.connection, self.contracts.jobs
-        self.job = hashing.job_id(connection.chain_id, jobs.address, self.requester.address, self.salt)
+        key = self.requester.identity.encryption_key
+        what = JobRequest(self.model.id, Link(link), key, self.salt, self.policy, self.route_cid)
+        self.contracts.jobs.request(self.requester.sender, what, self.fee_wei)
+        chain_id, jobs = self.contracts.connection.chain_id, self.contracts.jobs
+        self.job = hashing.job_id(chain_id, jobs.address, self.requester.address, self.salt)
         return self.job
 
     def provide_input(self) -> None:
@@ -257,34 +273,83 @@ class Play:
 
     def commit(self, view: JobView) -> None:
         """Have every member open its input, execute the segment and commit to what it answers."""
-        segment = view.job.segment
-        received = self._received(view, segment)
-        for place, member in enumerate(view.round.members):
-            if (segment, place) in self.silent:
-                continue
+        segment, attempt = view.job.segment, view.job.attempts[view.job.segment]
+        if attempt and segment:
+            self.reseal(view)
+        waiting = [
+            (place, member)
+            for place, member in enumerate(view.round.members)
+            if member.commitment == bytes(32) and (attempt or (segment, place) not in self.silent)
+        ]
+        if not waiting:
+            return self.lapse(view)
+        received = self._received(self.view(), segment)
+        for place, member in waiting:
             worker = self.workers[member.operator]
             opened = decode_elements(unseal(self.store.get(received, max_bytes=MAX_SEALED_BYTES), worker.identity))
             assert opened == self.inputs[segment]
             outputs = self.answer(segment, place, execute(self.prover, self.model.circuits[segment], opened).outputs)
-            link, salt = self.link_of(segment, outputs), os.urandom(32)
-            self._reveals[worker.address] = (link, salt, outputs)
+            vote = None if attempt else self.votes.get((segment, place))
+            link, salt = vote or self.link_of(segment, outputs), os.urandom(32)
+            self._reveals[worker.address] = (link, salt, () if vote else outputs)
             self.contracts.jobs.commit(worker.sender, self.job, self.commitment(segment, worker.address, link, salt))
+        return None
+
+    def reseal(self, view: JobView) -> None:
+        """Have every supporter of the segment before seal its output to the committee that was drawn anew."""
+        segment = view.job.segment
+        cid = cid_to_digest(self.store.put(seal(encode_elements(self.inputs[segment]), self._keys(segment))))
+        for member in view.rounds[segment - 1].supporters:
+            if member.sealed_for < view.job.attempts[segment]:
+                self.contracts.jobs.reseal(self.workers[member.operator].sender, self.job, cid)
 
     def reveal(self, view: JobView) -> None:
         """Have every member open its commitment and pass its output on, sealed."""
-        segment = view.job.segment
-        keys = self._keys(segment + 1)
-        for operator, (link, salt, outputs) in self._reveals.items():
-            cid = cid_to_digest(self.store.put(seal(encode_elements(outputs), keys)))
-            self.contracts.jobs.reveal(self.workers[operator].sender, self.job, link, salt, cid)
+        segment, attempt = view.job.segment, view.job.attempts[view.job.segment]
+        keys, revealed = self._keys(segment + 1), 0
+        for place, member in enumerate(view.round.members):
+            is_mute = not attempt and (segment, place) in self.mute
+            if member.commitment == bytes(32) or member.link != bytes(32) or is_mute:
+                continue
+            link, salt, outputs = self._reveals[member.operator]
+            cid = cid_to_digest(self.store.put(seal(encode_elements(outputs), keys))) if is_output(link) else bytes(32)
+            self.contracts.jobs.reveal(self.workers[member.operator].sender, self.job, link, salt, cid)
+            revealed += 1
+        if not revealed:
+            self.lapse(view)
+        self._follow(segment)
+
+    def _follow(self, segment: int) -> None:
+        """What a segment settled on goes into the next one."""
         settled = self.view().rounds[segment].settled_link
-        self.inputs += [outputs for link, _, outputs in self._reveals.values() if link == settled][:1]
-        self._reveals.clear()
+        self.inputs[segment + 1 :] = [outputs for link, _, outputs in self._reveals.values() if link == settled][:1]
+
+    def announce(self, segment: int, worker: Worker, proof: Proof | None = None) -> Receipt:
+        """Bind a worker to a proof: the honest one, unless another is given."""
+        proof, connection, jobs = proof or self.proof(segment), self.contracts.connection, self.contracts.jobs
+        attempt, hashed = jobs.job_of(self.job).attempts[segment], hashing.proof_hash(proof.proof, proof.instances)
+        bound = (segment, attempt, worker.address, hashed)
+        content = hashing.announcement(connection.chain_id, jobs.address, self.job, *bound)
+        return jobs.announce(worker.sender, self.job, segment, content)
+
+    def challenge(self, segment: int, worker: Worker | None = None) -> Receipt:
+        """Have a member announce and prove what it revealed: the first honest one, unless another is given."""
+        proof = self.proof(segment)
+        outputs = execute(self.prover, self.model.circuits[segment], self.inputs[segment]).outputs
+        truth, members = self.link_of(segment, outputs), self.view().rounds[segment].members
+        worker = worker or next(self.workers[it.operator] for it in members if it.link == truth)
+        self.announce(segment, worker, proof)
+        cid = cid_to_digest(self.store.put(proof.to_json()))
+        self.inputs[segment + 1 :] = [outputs]
+        return self.contracts.jobs.challenge(worker.sender, self.job, segment, proof.proof, proof.instances, cid)
 
     def prove(self, segment: int, proof: Proof | None = None, sender: Sender | None = None) -> Receipt:
-        """Have the drawn prover send a proof: the honest one, unless another is given."""
-        proof = proof or self.proof(segment)
-        sender = sender or self.prover_of(segment).sender
+        """Have the drawn prover send a proof: the honest one, unless another is given; announced, if it has to be."""
+        view, is_own = self.view(), proof is None
+        proof, sender = proof or self.proof(segment), sender or self.prover_of(segment).sender
+        worker = self.workers.get(Address(sender.address))
+        if is_own and worker and view.timestamp + self.policy.prove_seconds + 2 >= view.job.deadline:
+            self.announce(segment, worker, proof)
         cid = cid_to_digest(self.store.put(proof.to_json()))
         return self.contracts.jobs.prove(sender, self.job, segment, proof.proof, proof.instances, cid)
 
@@ -310,7 +375,7 @@ class Play:
         attempt = jobs.job_of(self.job).attempts[segment]
         return hashing.commitment(connection.chain_id, jobs.address, self.job, segment, attempt, operator, link, salt)
 
-    def _keys(self, segment: int) -> list[bytes]:
+    def _keys(self, segment: int) -> list[EncryptionKey]:
         """To whom the input of a segment is sealed; behind the last segment stands the requester."""
         view = self.view()
         if segment == view.job.segments:
@@ -321,7 +386,9 @@ class Play:
     def _received(self, view: JobView, segment: int) -> Cid:
         if segment == 0:
             return digest_to_cid(view.job.input_cid)
-        return digest_to_cid(view.rounds[segment - 1].supporters[0].activation_cid)
+        attempt = view.job.attempts[segment]
+        sealed = [member for member in view.rounds[segment - 1].supporters if member.sealed_for == attempt]
+        return digest_to_cid(sealed[0].activation_cid)
 
 
 def _digest_of_code(*packages: str) -> str:
