@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from offchain.audit import consensus, evidence
-from offchain.audit.record import ChainRecord, frozen_weights, read_record
+from offchain.audit.record import ChainRecord, read_record, read_standings
 from offchain.audit.rederivation import model_identity, rederive
+from offchain.audit.replay import Replay, Topic, replay
 from offchain.audit.report import AuditReport, CheckFailed, Checklist, SegmentAudit, require_equal
+from offchain.audit.route import check_route, fetch_route
 from offchain.chain.contracts import Contracts
 from offchain.models.loading import fetch_manifest, fetch_srs, fetch_verifying_key
 from offchain.protocol.manifest import Manifest
-from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, Address, JobId, Phase
+from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, JobId, Phase, Round
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import Proof, Srs, VerifyingKey
 from offchain.storage.cid import digest_to_cid
@@ -80,7 +82,7 @@ class _Audit:
     progress: Progress
     manifest: Manifest | None = None
     srs: Srs | None = None
-    weights: tuple[tuple[Address, int], ...] = ()
+    history: Replay | None = None
     identity: Identity | None = None
     last_proof: Proof | None = None
 
@@ -88,7 +90,7 @@ class _Audit:
         """Check what the job ran: the model as it is registered and described, and the SRS under its keys."""
         record, contracts, checks = self.record, self.record.contracts, self.checks
         checks.check("phase", lambda: consensus.check_phase(record))
-        checks.check("request", lambda: consensus.check_request(record))
+        self._replay()
         self.progress("fetching the model", 0.05)
         model_id = record.job.model_id
         self.manifest = manifest = checks.obtain(
@@ -102,14 +104,11 @@ class _Audit:
             self.srs = checks.obtain(
                 "srs", lambda: fetch_srs(manifest, self.store, cache), lambda it: f"{it.origin}, {it.log_rows} log-rows"
             )
-        self.weights = (
-            checks.obtain(
-                "stakes",
-                lambda: frozen_weights(record),
-                lambda it: f"{len(it)} operators at block {record.job.frozen_block}",
-            )
-            or ()
-        )
+        if record.job.route_cid != ZERO_HASH:
+            route = checks.obtain("route", lambda: fetch_route(record, self.store), lambda it: "decided again")
+            if route is not None:
+                document = route
+                checks.check("route", lambda: check_route(record, document, manifest))
         if self.holder is not None and manifest is not None:
             holder = self.holder
             self.identity = checks.obtain(
@@ -118,26 +117,39 @@ class _Audit:
                 lambda it: "opens the model's segments",
             )
 
+    def _replay(self) -> None:
+        """Go through the job's history again, from its events."""
+        record, checks = self.record, self.checks
+        self.progress("replaying the job", 0.02)
+        standings = checks.obtain(
+            "stakes",
+            lambda: read_standings(record),
+            lambda it: f"{len(it.weights_at(record.job.frozen_block))} operators at block {record.job.frozen_block}",
+        )
+        self.history = history = checks.obtain(
+            "history", lambda: replay(record, standings), lambda it: f"{len(record.events)} events replayed"
+        )
+        if history is not None:
+            for name, nothing in (("request", ""), ("start", "not started"), ("state", "as the events lead to")):
+                checks.check(name, lambda name=name, nothing=nothing: history.findings.verdict(Topic(name), nothing))  # type: ignore[misc]
+
     def segment(self, index: int) -> SegmentAudit:
-        """Check one segment: as registered, as drawn, voted and settled, and as proved."""
+        """Check one segment: as registered, and every attempt at it as drawn, voted, settled and proved."""
         record, checks = self.record, Checklist()
         self.progress(f"checking segment {index}", 0.1 + 0.8 * index / record.job.segments)
-        round_ = record.rounds[index]
+        round_, last = record.rounds[index], record.job.attempts[index]
         self._registered(index, checks)
-        if round_.members:
-            checks.check("committee", lambda: consensus.check_committee(record, self.weights, index))
-            checks.check("votes", lambda: consensus.check_votes(record, index))
+        for attempt, tried in enumerate(record.attempts[index]):
+            self._attempt(index, attempt, tried, checks)
         if round_.settled_link == ZERO_HASH:
             checks.fail("settled", f"no output has settled: the job is {record.phase.name}")
-        else:
-            checks.check("tally", lambda: consensus.check_tally(record, index))
-            checks.check("penalties", lambda: consensus.check_penalties(record, index))
-            if record.phase in (Phase.PROVING, Phase.FINALISABLE, Phase.FINALISED):
-                checks.check("sample", lambda: consensus.check_sample(record, index))
-        if round_.proof_hash != ZERO_HASH:
-            self._proof(index, checks)
-        elif round_.prover != ZERO_ADDRESS:
+        if round_.prover != ZERO_ADDRESS and round_.proof_hash == ZERO_HASH:
             checks.fail("proof", f"{round_.prover} was drawn to prove it, and no proof is recorded")
+        befell = [f"attempt {last + 1}"] if last else []
+        if self.history is not None and (index, last) in self.history.contested:
+            befell.append("contested")
+        if round_.overturned:
+            befell.append("overturned")
         return SegmentAudit(
             index=index,
             label=round_.label.name.lower(),
@@ -147,7 +159,27 @@ class _Audit:
             stake_for=round_.settled_weight,
             stake_total=round_.total_weight,
             checks=checks.checks,
+            history=tuple(befell),
         )
+
+    def _attempt(self, index: int, attempt: int, round_: Round, checks: Checklist) -> None:
+        """Check one attempt at a segment. Those that others took the place of carry their number."""
+        counts = attempt == self.record.job.attempts[index]
+        prefix = "" if counts else f"attempt[{attempt}]."
+        history = self.history
+        if history is not None:
+            findings = history.findings
+            for name in ("committee", "votes", "tally", "sample", "proving", "penalties"):
+                topic = Topic(name, index, attempt)
+                if findings.has(topic) or (name == "penalties" and round_.members):
+                    checks.check(prefix + name, lambda topic=topic: findings.verdict(topic, "nobody"))  # type: ignore[misc]
+        if round_.proof_hash == ZERO_HASH:
+            return
+        event, opening = None, self.record.opening_link(index)
+        if history is not None and (index, attempt) in history.proved:
+            event, opened = history.proved[index, attempt]
+            opening = opening if counts else opened
+        self._proof(evidence.ProvedAttempt(index, round_, counts, opening, event), prefix, checks)
 
     def _registered(self, index: int, checks: Checklist) -> None:
         record, manifest = self.record, self.manifest
@@ -166,25 +198,27 @@ class _Audit:
         elif self.holder is not None:
             checks.fail("rederived_key", "unavailable: there is no identity or no SRS to derive it with")
 
-    def _proof(self, index: int, checks: Checklist) -> None:
+    def _proof(self, attempt: evidence.ProvedAttempt, prefix: str, checks: Checklist) -> None:
         """Check a proof off chain and on, and the interlock with its neighbours."""
-        record = self.record
-        proof = checks.obtain("proof", lambda: evidence.fetch_proof(record, index, self.store), _describe_proof)
+        record, index = self.record, attempt.segment
+        proof = checks.obtain(prefix + "proof", lambda: evidence.fetch_proof(attempt, self.store), _describe_proof)
         key = self._verifying_key(index, checks)
         if proof is None:
             return
-        is_same = checks.check("proof_hash", lambda: evidence.check_proof_hash(record, index, proof))
-        is_verified = checks.check("verified", lambda: self._verify(key, proof))
+        is_same = checks.check(prefix + "proof_hash", lambda: evidence.check_proof_hash(attempt, proof))
+        is_verified = checks.check(prefix + "verified", lambda: self._verify(key, proof))
         registry, model_id = record.contracts.registry, record.job.model_id
         facts = checks.obtain(
-            "links", lambda: evidence.read_links(proof, registry.segment_of(model_id, index)), lambda it: "read"
+            prefix + "links",
+            lambda: evidence.read_links(proof, registry.segment_of(model_id, index)),
+            lambda it: "read",
         )
         if facts is None:
             return
-        checks.check("link_in", lambda: evidence.check_link_in(record, index, facts))
-        checks.check("link_out", lambda: evidence.check_link_out(record, index, facts))
-        checks.check("verified_on_chain", lambda: evidence.check_on_chain(record, index, facts))
-        if is_same and is_verified and index == record.job.segments - 1:
+        checks.check(prefix + "link_in", lambda: evidence.check_link_in(attempt, facts))
+        checks.check(prefix + "link_out", lambda: evidence.check_link_out(attempt, facts))
+        checks.check(prefix + "verified_on_chain", lambda: evidence.check_on_chain(record, index, facts))
+        if attempt.counts and is_same and is_verified and index == record.job.segments - 1:
             self.last_proof = proof
 
     def _verifying_key(self, index: int, checks: Checklist) -> VerifyingKey | None:
@@ -212,7 +246,11 @@ class _Audit:
         if record.phase is Phase.FINALISED:
             result = self._result()
             checks.check("evidence_root", lambda: consensus.check_evidence_root(record))
-            checks.check("payouts", lambda: consensus.check_payouts(record))
+        if self.history is not None:
+            findings = self.history.findings
+            for name in ("payouts", "reputation"):
+                if findings.has(Topic(name)) or record.phase is Phase.FINALISED:
+                    checks.check(name, lambda name=name: findings.verdict(Topic(name)))  # type: ignore[misc]
         checks.check("block", lambda: consensus.check_block(record))
         return result
 

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from eth_hash.auto import keccak
 
 from offchain.audit.record import ChainRecord
 from offchain.audit.report import CheckFailed, require_equal
 from offchain.chain.contracts import RegisteredSegment
+from offchain.chain.events import Event
 from offchain.protocol import hashing
 from offchain.protocol.field import dequantise
 from offchain.protocol.links import instance_count, link_of_values, links_of_proof
 from offchain.protocol.manifest import Manifest, SegmentRecord
+from offchain.protocol.types import Round
 from offchain.proving.port import MAX_PROOF_BYTES, Proof
 from offchain.storage.cid import Cid, cid_of, digest_to_cid
 from offchain.storage.port import ContentCorrupt, ContentReader, ContentTooLarge
@@ -80,20 +83,46 @@ def check_verifier_code(record: ChainRecord, registered: RegisteredSegment, segm
     return f"{len(code)} bytes at {registered.verifier}"
 
 
-def fetch_proof(record: ChainRecord, segment: int, store: ContentReader) -> Proof:
-    """Fetch a segment's proof by the CID on chain."""
-    round_ = record.rounds[segment]
-    encoded = store.get(digest_to_cid(round_.proof_cid), max_bytes=3 * MAX_PROOF_BYTES)
+@dataclass(frozen=True)
+class ProvedAttempt:
+    """An attempt at a segment that was proved.
+
+    Args:
+        counts: whether it is the attempt that counts, and no later one took its place.
+        opening: what its proof has to open with.
+        event: ``SegmentProved``; None if there is none.
+    """
+
+    segment: int
+    round: Round
+    counts: bool
+    opening: bytes
+    event: Event | None
+
+    @property
+    def announced(self) -> dict[str, Any]:
+        """What the chain said of it.
+
+        Raises:
+            CheckFailed: nothing.
+        """
+        if self.event is None:
+            raise CheckFailed("events SegmentProved", "exactly one", 0)
+        return self.event.arguments
+
+
+def fetch_proof(attempt: ProvedAttempt, store: ContentReader) -> Proof:
+    """Fetch a proof by the CID on chain."""
+    encoded = store.get(digest_to_cid(attempt.round.proof_cid), max_bytes=3 * MAX_PROOF_BYTES)
     return Proof.from_json(encoded)
 
 
-def check_proof_hash(record: ChainRecord, segment: int, proof: Proof) -> str:
+def check_proof_hash(attempt: ProvedAttempt, proof: Proof) -> str:
     """The fetched proof is the one that the chain verified, and the chain announced the same."""
-    round_ = record.rounds[segment]
+    round_, said = attempt.round, attempt.announced
     actual = hashing.proof_hash(proof.proof, proof.instances)
     require_equal("proof hash", round_.proof_hash, actual)
-    event = record.one("SegmentProved", segment).arguments
-    announced = (event["proofHash"], event["proofCid"], event["prover"])
+    announced = (said["proofHash"], said["proofCid"], said["prover"])
     require_equal("announced proof", announced, (round_.proof_hash, round_.proof_cid, round_.proved_by))
     return "0x" + actual.hex()
 
@@ -110,18 +139,18 @@ def read_links(proof: Proof, registered: RegisteredSegment) -> ProofFacts:
     return ProofFacts(proof, opening, closing)
 
 
-def check_link_in(record: ChainRecord, segment: int, facts: ProofFacts) -> str:
+def check_link_in(attempt: ProvedAttempt, facts: ProofFacts) -> str:
     """The proof opens with what the segment before settled on, or with the job's input."""
-    source = "the job's input link" if segment == 0 else f"the link of segment {segment - 1}"
-    require_equal(f"opening link ({source})", record.opening_link(segment), facts.opening)
-    return f"equals {source}"
+    source = "the job's input link" if attempt.segment == 0 else f"the link of segment {attempt.segment - 1}"
+    require_equal(f"opening link ({source})", attempt.opening, facts.opening)
+    return f"equals {source}" + ("" if attempt.counts else " at that time")
 
 
-def check_link_out(record: ChainRecord, segment: int, facts: ProofFacts) -> str:
+def check_link_out(attempt: ProvedAttempt, facts: ProofFacts) -> str:
     """The proof closes with what its own segment settled on."""
-    require_equal("closing link (the settled one)", record.rounds[segment].settled_link, facts.closing)
-    event = record.one("SegmentProved", segment).arguments
-    require_equal("announced links", (event["linkIn"], event["linkOut"]), (facts.opening, facts.closing))
+    require_equal("closing link (the settled one)", attempt.round.settled_link, facts.closing)
+    said = attempt.announced
+    require_equal("announced links", (said["linkIn"], said["linkOut"]), (facts.opening, facts.closing))
     return "equals the settled link"
 
 

@@ -104,7 +104,9 @@ class SegmentAudit:
     """One segment of an audited job.
 
     Args:
-        label: what stands behind its output: ``proved``, ``agreed``, or ``none`` if nothing was settled.
+        label: what stands behind its output: ``proved`` (a proof), ``agreed`` (a quorum of at least two members),
+            ``unproved`` (one member's word), or ``none`` if nothing was settled.
+        history: what befell it on the way, in words; nothing if it went through in one attempt and undisputed.
         link_in, link_out: as the chain records them: what the segment before settled on (or the input), and its own.
         proof_cid: where the proof is pinned, or None.
         stake_for, stake_total: stake behind the settled output, and of the whole committee, in wei.
@@ -118,6 +120,7 @@ class SegmentAudit:
     stake_for: int
     stake_total: int
     checks: Mapping[str, Check]
+    history: tuple[str, ...] = ()
 
     @property
     def is_valid(self) -> bool:

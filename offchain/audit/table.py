@@ -27,13 +27,15 @@ def render(report: AuditReport) -> RenderableType:
 def _segments(report: AuditReport) -> Table:
     where = "" if report.block is None else f", chain {report.chain_id} at block {report.block}"
     table = Table(title=f"Audit of job 0x{report.job.hex()[:12]}…{where}", title_justify="left")
-    for heading in ("segment", "label", "opens with", "closes with", "stake for / total", "checks", "verdict"):
+    headings = ("segment", "label", "history", "opens with", "closes with", "stake for / total", "checks", "verdict")
+    for heading in headings:
         table.add_column(heading, justify="right" if heading == "stake for / total" else "left")
     for segment in report.segments:
         passed = sum(check.ok for check in segment.checks.values())
         table.add_row(
             str(segment.index),
             segment.label,
+            ", ".join(segment.history) or "–",
             _short(segment.link_in),
             _short(segment.link_out),
             _stake(segment),

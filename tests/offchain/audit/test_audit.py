@@ -86,10 +86,11 @@ def rounds_slot(chain: LocalChain, contracts: Contracts, finished: Play) -> int:
     raise AssertionError("the rounds are in none of the first slots")
 
 
-def round_place(job: bytes, segment: int, slot: int) -> int:
+def round_place(job: bytes, segment: int, slot: int, attempt: int = 0) -> int:
     """Where a round begins. Source: Solidity documentation, "Layout of State Variables in Storage"."""
     of_job = keccak(encode(["bytes32", "uint256"], [job, slot]))
-    return int.from_bytes(keccak(encode(["uint256", "bytes32"], [segment, of_job])), "big")
+    of_segment = keccak(encode(["uint256", "bytes32"], [segment, of_job]))
+    return int.from_bytes(keccak(encode(["uint256", "bytes32"], [attempt, of_segment])), "big")
 
 
 def storage(connection: Connection, contracts: Contracts, place: int) -> bytes:
@@ -376,6 +377,7 @@ def test_audit__silent_member_and_late_prover__is_valid_and_told(
     round_ = play.view().rounds[1]
     late = round_.prover
     substitute = next(member.operator for member in round_.supporters if member.operator != late)
+    play.announce(1, play.workers[substitute])
     play.prove(1, sender=play.workers[substitute].sender)
     report = audited(play=play.run())
     assert report.failures == ()

@@ -11,12 +11,14 @@ import pytest
 from eth_abi.abi import encode
 from eth_hash.auto import keccak
 
-from offchain.audit import AuditReport, audit, consensus, evidence, record
+from offchain.audit import AuditReport, audit, evidence, record
+from offchain.audit.replay import rounds, state
 from offchain.audit.report import CheckFailed
 from offchain.chain.connection import Connection
 from offchain.chain.contracts import Contracts
 from offchain.chain.events import Event
 from offchain.protocol.links import LinkKind
+from offchain.protocol.types import Reason
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.storage.ipfs import IpfsStore
 from tests.harness import Play
@@ -29,48 +31,60 @@ WORD = 32
 JOB_FIELDS = {
     "requester": (0, 0, "request"),
     "phase": (0, 20, "phase"),
-    "segment": (0, 21, "phase"),
+    "segment": (0, 21, "state"),
     "segments": (0, 22, "segments"),
-    "proofsDue": (0, 23, "phase"),
-    "frozenBlock": (0, 24, "request"),
-    "seedBlock": (1, 0, "phase"),
-    "deadline": (1, 6, "phase"),
+    "proofsDue": (0, 23, "state"),
+    "redraws": (0, 24, "state"),
+    "frozenBlock": (0, 25, "start"),
+    "seedBlock": (1, 0, "state"),
+    "deadline": (1, 6, "state"),
+    "endsAt": (1, 12, "start"),
+    "closedAt": (1, 18, "state"),
     "modelId": (2, 0, "request"),
     "inputLink": (3, 0, "request"),
     "inputCid": (4, 0, "request"),
     "resultKey": (5, 0, "request"),
-    "feeWei": (6, 0, "request"),
-    "policy.committeeSize": (7, 0, "request"),
-    "policy.quorumBps": (7, 1, "request"),
-    "policy.proofPermille": (7, 3, "request"),
-    "policy.inputSeconds": (7, 5, "request"),
-    "policy.commitSeconds": (7, 9, "request"),
-    "policy.revealSeconds": (7, 13, "request"),
-    "policy.proveSeconds": (7, 17, "request"),
-    "evidenceRoot": (8, 0, "evidence_root"),
+    "routeCid": (6, 0, "request"),
+    "feeWei": (7, 0, "request"),
+    "policy.committeeSize": (8, 0, "request"),
+    "policy.quorumBps": (8, 1, "request"),
+    "policy.proofPermille": (8, 3, "request"),
+    "policy.inputSeconds": (8, 5, "request"),
+    "policy.commitSeconds": (8, 9, "request"),
+    "policy.revealSeconds": (8, 13, "request"),
+    "policy.proveSeconds": (8, 17, "request"),
+    "policy.challengeSeconds": (8, 21, "request"),
+    "attempts": (9, 0, "state"),
+    "attempts.last": (9, 4, "state"),
+    "evidenceRoot": (10, 0, "evidence_root"),
 }
 ROUND_FIELDS = {
-    "totalWeight": (0, "segments[1].tally"),
-    "settledLink": (1, "segments[1].tally"),
-    "settledWeight": (2, "segments[1].tally"),
-    "prover": (3, "segments[1].sample"),
-    "provedBy": (4, "payouts"),
-    "proofHash": (5, "segments[1].proof"),
-    "proofCid": (6, "evidence_root"),
+    "totalWeight": (0, 0, "segments[1].tally"),
+    "settledLink": (1, 0, "segments[1].tally"),
+    "settledWeight": (2, 0, "segments[1].tally"),
+    "prover": (3, 0, "segments[1].sample"),
+    "provedBy": (4, 0, "segments[1].proving"),
+    "overturned": (4, 20, "segments[1].tally"),
+    "proofHash": (5, 0, "segments[1].proof"),
+    "proofCid": (6, 0, "evidence_root"),
 }
 PROOF_FIELDS = {
-    "prover": (3, "segments[1].sample"),
-    "provedBy": (4, "segments[1].proof_hash"),
-    "proofHash": (5, "segments[1].proof_hash"),
-    "proofCid": (6, "segments[1].proof"),
+    "prover": (3, 0, "segments[1].sample"),
+    "provedBy": (4, 0, "segments[1].proof_hash"),
+    "overturned": (4, 20, "segments[1].tally"),
+    "proofHash": (5, 0, "segments[1].proof_hash"),
+    "proofCid": (6, 0, "segments[1].proof"),
 }
-MEMBERS_SLOT, MEMBER_WORDS = 7, 5
+MEMBERS_SLOT, MEMBER_WORDS = 7, 6
 MEMBER_FIELDS = {
-    "operator": (0, "segments[1].committee"),
-    "weight": (1, "segments[1].committee"),
-    "commitment": (2, "segments[1].votes"),
-    "link": (3, "segments[1].votes"),
-    "activationCid": (4, "segments[1].votes"),
+    "operator": (0, 0, "segments[1].committee"),
+    "announcedBlock": (0, 20, "segments[1].proving"),
+    "sealedFor": (0, 26, "segments[1].votes"),
+    "weight": (1, 0, "segments[1].committee"),
+    "commitment": (2, 0, "segments[1].votes"),
+    "link": (3, 0, "segments[1].votes"),
+    "activationCid": (4, 0, "segments[1].votes"),
+    "announcement": (5, 0, "segments[1].proving"),
 }
 
 
@@ -116,8 +130,9 @@ def job_place(job: bytes, slot: int) -> int:
     return int.from_bytes(keccak(encode(["bytes32", "uint256"], [job, slot])), "big")
 
 
-def round_place(job: bytes, segment: int, slot: int) -> int:
-    return int.from_bytes(keccak(encode(["uint256", "uint256"], [segment, job_place(job, slot)])), "big")
+def round_place(job: bytes, segment: int, slot: int, attempt: int = 0) -> int:
+    of_segment = keccak(encode(["uint256", "uint256"], [segment, job_place(job, slot)]))
+    return int.from_bytes(keccak(encode(["uint256", "bytes32"], [attempt, of_segment])), "big")
 
 
 @pytest.fixture
@@ -144,8 +159,8 @@ def test_audit__job_field_flipped__is_named(
 def test_audit__round_field_flipped__is_named(
     failed: Callable[[Play], set[str]], memory: Storage, agreed: Play, rounds_slot: int, field: str
 ) -> None:
-    word, expected = ROUND_FIELDS[field]
-    with memory.flipped(round_place(agreed.job, 1, rounds_slot) + word):
+    word, byte, expected = ROUND_FIELDS[field]
+    with memory.flipped(round_place(agreed.job, 1, rounds_slot) + word, byte):
         assert expected in failed(agreed)
 
 
@@ -153,8 +168,8 @@ def test_audit__round_field_flipped__is_named(
 def test_audit__proof_field_flipped__is_named(
     failed: Callable[[Play], set[str]], memory: Storage, finished: Play, rounds_slot: int, field: str
 ) -> None:
-    word, expected = PROOF_FIELDS[field]
-    with memory.flipped(round_place(finished.job, 1, rounds_slot) + word):
+    word, byte, expected = PROOF_FIELDS[field]
+    with memory.flipped(round_place(finished.job, 1, rounds_slot) + word, byte):
         assert expected in failed(finished)
 
 
@@ -163,10 +178,10 @@ def test_audit__proof_field_flipped__is_named(
 def test_audit__member_field_flipped__is_named(
     failed: Callable[[Play], set[str]], memory: Storage, agreed: Play, rounds_slot: int, member: int, field: str
 ) -> None:
-    word, expected = MEMBER_FIELDS[field]
+    word, byte, expected = MEMBER_FIELDS[field]
     length = round_place(agreed.job, 1, rounds_slot) + MEMBERS_SLOT
     first = int.from_bytes(keccak(length.to_bytes(WORD, "big")), "big")
-    with memory.flipped(first + member * MEMBER_WORDS + word):
+    with memory.flipped(first + member * MEMBER_WORDS + word, byte):
         assert expected in failed(agreed)
     assert failed(agreed) == set()
 
@@ -175,21 +190,30 @@ EVENT_ARGUMENTS = [
     ("JobRequested", "requester", "request"),
     ("JobRequested", "inputLink", "request"),
     ("JobRequested", "policy", "request"),
+    ("JobRequested", "routeCid", "request"),
+    ("JobStarted", "frozenBlock", "start"),
+    ("JobStarted", "endsAt", "start"),
     ("InputProvided", "inputCid", "request"),
     ("SeedBlockSet", "seedBlock", "segments[0].committee"),
     ("CommitteeDrawn", "seed", "segments[0].committee"),
     ("CommitteeDrawn", "operators", "segments[0].committee"),
     ("CommitteeDrawn", "weights", "segments[0].committee"),
+    ("CommitteeDrawn", "attempt", "segments[0].committee"),
     ("Committed", "commitment", "segments[0].votes"),
+    ("Committed", "attempt", "segments[0].votes"),
+    ("Revealed", "attempt", "segments[0].votes"),
     ("Revealed", "link", "segments[0].votes"),
     ("Revealed", "activationCid", "segments[0].votes"),
     ("SegmentSettled", "link", "segments[0].tally"),
     ("SegmentSettled", "stakeFor", "segments[0].tally"),
     ("SegmentSettled", "stakeTotal", "segments[0].tally"),
     ("ProverDrawn", "prover", "segments[0].sample"),
+    ("ProverDrawn", "deadline", "segments[0].sample"),
     ("SegmentProved", "prover", "segments[0].proof_hash"),
     ("SegmentProved", "proofHash", "segments[0].proof_hash"),
+    ("SegmentProved", "proofCid", "segments[0].proof_hash"),
     ("SegmentProved", "linkIn", "segments[0].link_out"),
+    ("SegmentProved", "linkOut", "segments[0].proving"),
     ("JobFinalised", "resultLink", "evidence_root"),
     ("JobFinalised", "evidenceRoot", "evidence_root"),
 ]
@@ -199,7 +223,7 @@ def altered(value: Any) -> Any:
     if isinstance(value, bytes):
         return bytes(value[:-1]) + bytes([value[-1] ^ 1])
     if isinstance(value, int):
-        return value - 1
+        return value ^ 1
     if isinstance(value, str):
         return "0x" + "12" * 20
     if isinstance(value, (list, tuple)):
@@ -239,6 +263,12 @@ def test_audit__event_altered__is_named(
     [
         ("JobRequested", 0, "request"),
         ("JobRequested", 2, "request"),
+        ("JobStarted", 0, "start"),
+        ("JobStarted", 2, "start"),
+        ("SeedBlockSet", 0, "segments[0].committee"),
+        ("SeedBlockSet", 2, "segments[0].committee"),
+        ("InputProvided", 0, "request"),
+        ("InputProvided", 2, "request"),
         ("CommitteeDrawn", 0, "segments[0].committee"),
         ("CommitteeDrawn", 2, "segments[0].committee"),
         ("Committed", 0, "segments[0].votes"),
@@ -270,7 +300,7 @@ def test_audit__penalty_that_nobody_deserved__is_named(
 ) -> None:
     def change(events: list[Event]) -> list[Event]:
         operator = agreed.view().rounds[2].members[1].operator
-        fine = {"segment": 2, "operator": operator, "reason": 4, "amount": 1}
+        fine = {"segment": 2, "operator": operator, "reason": int(Reason.MISSED_PROOF), "amount": 1}
         return [*events, replace(events[-1], name="OperatorPenalised", arguments=fine)]
 
     alter_events(monkeypatch, change)
@@ -291,35 +321,36 @@ def test_audit__vote_of_a_stranger__is_named(
 def test_audit__commitment_that_the_salt_does_not_open__is_named(
     failed: Callable[[Play], set[str]], agreed: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consensus, "calldata_of", lambda *arguments: {"salt": bytes(32)})
+    monkeypatch.setattr(rounds, "calldata_of", lambda *arguments: {"salt": bytes(32)})
     assert failed(agreed) == {f"segments[{index}].votes" for index in range(3)}
 
 
 def test_audit__drawn_outside_the_seeds_lifetime__is_named(
     failed: Callable[[Play], set[str]], agreed: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consensus, "SEED_LIFETIME_BLOCKS", 0)
+    monkeypatch.setattr(state, "SEED_LIFETIME_BLOCKS", 0)
     assert failed(agreed) == {f"segments[{index}].committee" for index in range(3)}
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "argument", "expected"),
+    ("name", "argument", "expected"),
     [
-        (record, "WeightChanged", "weight", {f"segments[{index}].committee" for index in range(3)}),
-        (consensus, "Credited", "amount", {"payouts"}),
-        (consensus, "Credited", "account", {"payouts"}),
+        ("WeightChanged", "weight", {f"segments[{index}].committee" for index in range(3)}),
+        ("Credited", "amount", {"payouts"}),
+        ("Credited", "account", {"payouts"}),
+        ("ReputationChanged", "operator", {"reputation"}),
+        ("ReputationChanged", "reputation", {"reputation"}),
     ],
 )
 def test_audit__stake_or_payment_altered__is_named(
     failed: Callable[[Play], set[str]],
     agreed: Play,
     monkeypatch: pytest.MonkeyPatch,
-    module: Any,
     name: str,
     argument: str,
     expected: set[str],
 ) -> None:
-    genuine = module.read_events
+    genuine = record.read_events
 
     def lie(*arguments: Any, **options: Any) -> Any:
         for event in genuine(*arguments, **options):
@@ -327,7 +358,7 @@ def test_audit__stake_or_payment_altered__is_named(
                 event = replace(event, arguments=event.arguments | {argument: altered(event.arguments[argument])})
             yield event
 
-    monkeypatch.setattr(module, "read_events", lie)
+    monkeypatch.setattr(record, "read_events", lie)
     assert failed(agreed) == expected
 
 
@@ -346,14 +377,17 @@ def test_audit__block_replaced_meanwhile__is_named(
     assert failed(agreed) == {"block"}
 
 
-def test_audit__requested_in_another_block_than_the_frozen_one_says__is_named(
+def test_audit__started_in_another_block_than_the_frozen_one_says__is_named(
     failed: Callable[[Play], set[str]], agreed: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def change(events: list[Event]) -> list[Event]:
-        return [replace(events[0], block_number=events[0].block_number + 1), *events[1:]]
+        return [
+            replace(event, block_number=event.block_number + 1) if event.name == "JobStarted" else event
+            for event in events
+        ]
 
     alter_events(monkeypatch, change)
-    assert failed(agreed) == {"request"}
+    assert failed(agreed) == {"start"}
 
 
 @pytest.mark.parametrize(
@@ -383,10 +417,16 @@ def test_check_links__other_links_than_recorded__fail(contracts: Contracts, fini
     registered = contracts.registry.segment_of(finished.model.id, 1)
     facts = evidence.read_links(finished.proof(1), registered)
     swapped = replace(facts, opening=facts.closing, closing=facts.opening)
-    for check in (evidence.check_link_in, evidence.check_link_out, evidence.check_on_chain):
-        assert check(chain_record, 1, facts)
+    attempt = evidence.ProvedAttempt(
+        1, chain_record.rounds[1], True, chain_record.opening_link(1), chain_record.one("SegmentProved", 1)
+    )
+    for check in (evidence.check_link_in, evidence.check_link_out):
+        assert check(attempt, facts)
         with pytest.raises(CheckFailed):
-            check(chain_record, 1, swapped)
+            check(attempt, swapped)
+    assert evidence.check_on_chain(chain_record, 1, facts)
+    with pytest.raises(CheckFailed):
+        evidence.check_on_chain(chain_record, 1, swapped)
 
 
 def test_read_result__other_instances_than_settled__fail(contracts: Contracts, finished: Play) -> None:
