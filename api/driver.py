@@ -212,7 +212,8 @@ class Driver:
             self._jobs.close(row.job)
 
     def _keep_result(self, row: JobRow, view: JobView) -> None:
-        if row.result is not None or view.phase is Phase.FAILED or view.rounds[-1].settled_link == ZERO_HASH:
+        settled = view.rounds[-1].settled_link
+        if view.phase is Phase.FAILED or settled == ZERO_HASH or row.result_of(settled) is not None:
             return
         try:
             self._jobs.change(row.job, result=self._requester.open_result(view).elements)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 from api.errors import Fault, Refused
@@ -64,8 +65,8 @@ def require_deterrence(conditions: ConditionsReader, model: ModelId, policy: Pol
 
 
 def describe_own(document: bytes) -> RouteAnswer:
-    """Describe a route that this gateway took."""
-    return RouteAnswer(cid=cid_of(document), reasons=list(parse_route_document(document).route.reasons))
+    """Describe a route that this gateway took; nobody has to check it."""
+    return RouteAnswer(cid=cid_of(document), reasons=json.loads(document)["reasons"])
 
 
 def describe_foreign(store: ContentReader, job: Job, manifest: Manifest) -> RouteAnswer:

@@ -12,7 +12,8 @@ from sqlalchemy.dialects.sqlite import insert
 
 from api.database import Database, jobs
 from offchain.protocol.field import decode_elements, encode_elements
-from offchain.protocol.types import JobId, ModelId, Policy
+from offchain.protocol.links import link_of_values
+from offchain.protocol.types import JobId, Link, ModelId, Policy
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class JobRow:
         is_sent: whether it was seen on the chain; only a hint, since a reorganisation may take it back.
         ended_block: the block at which its end was first seen.
         is_open: whether the driver still attends to it.
-        result: its output, as field elements.
+        result: its output, as field elements; no longer its output if a proof has overturned it since.
         refusal: why the contract will never take it.
         trouble: what went wrong when it was last attended to; it will be tried again.
     """
@@ -47,6 +48,10 @@ class JobRow:
     refusal: str | None = None
     trouble: str | None = None
     route: bytes | None = None
+
+    def result_of(self, link: Link) -> tuple[int, ...] | None:
+        """The kept result, if it is what the last segment is settled on."""
+        return self.result if self.result is not None and link_of_values(self.result) == link else None
 
 
 class JobRows:

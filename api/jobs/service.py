@@ -319,7 +319,7 @@ class JobService:
     def _result(self, row: JobRow | None, view: JobView) -> ResultAnswer | None:
         if view.phase is Phase.FAILED or view.rounds[-1].settled_link == ZERO_HASH:
             return None
-        elements = row.result if row else None
+        elements = row.result_of(view.rounds[-1].settled_link) if row else None
         if elements is None and view.job.requester != self._requester.address:
             return None
         try:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import alembic.op
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 
 from api.config import GatewayConfig
 from api.database import Database, metadata
+from api.driver import Driver
 from api.errors import Fault, Refused, refusal_of
 from api.jobs.answers import describe_segment
 from api.jobs.rows import JobRow, JobRows
@@ -27,6 +29,7 @@ from offchain.chain.events import Event
 from offchain.errors import InvalidInputError, RecoverableError, UnrecoverableError
 from offchain.protocol.duties import JobView
 from offchain.protocol.field import FIELD_MODULUS
+from offchain.protocol.links import link_of_values
 from offchain.protocol.trials import DEFAULT_TRIALS
 from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, Address, Job, JobId, Link, Member, ModelId, Phase, Round
 from offchain.requester.policy import DEFAULT_POLICY
@@ -325,6 +328,33 @@ def test_describe_segment__contested_or_overturned__says_so() -> None:
     view = job_view(Phase.CONTESTED, *rounds, segment=1)
     answers = [describe_segment(view, index) for index in range(2)]
     assert [(answer.overturned, answer.is_contested) for answer in answers] == [(True, False), (False, True)]
+
+
+def test_result_of__overturned_since__is_no_result() -> None:
+    """What was kept when a quorum had agreed on it is not shown once a proof has shown another output."""
+    kept = replace(row(), result=(1, 2))
+    assert kept.result_of(Link(link_of_values((1, 2)))) == (1, 2)
+    assert kept.result_of(Link(link_of_values((1, 3)))) is None
+    assert row().result_of(Link(link_of_values(()))) is None
+
+
+def test_keep_result__overturned_since__opens_the_new_one(database: Database) -> None:
+    rows, opened = JobRows(database), []
+    rows.add(row())
+
+    def open_result(view: JobView) -> SimpleNamespace:
+        opened.append(outputs)
+        return SimpleNamespace(elements=outputs)
+
+    driver = object.__new__(Driver)
+    driver._jobs, driver._requester = rows, SimpleNamespace(open_result=open_result)  # type: ignore[assignment]
+    for outputs in ((1, 2), (1, 2), (1, 3)):
+        kept = rows.get(JOB)
+        assert kept is not None
+        settled = one_round(A, settled=link_of_values(outputs))
+        driver._keep_result(kept, job_view(Phase.CHALLENGEABLE, settled))
+    assert opened == [(1, 2), (1, 3)]
+    assert rows.get(JOB) == replace(row(), result=(1, 3))
 
 
 # --- streams ----------------------------------------------------------------------------------------------------
