@@ -115,6 +115,27 @@ class Comparison:
         self.compare()
         return True
 
+    def together(self, *moves: tuple[Mover, str, tuple[Any, ...]]) -> None:
+        """Make moves of several accounts, all of which are taken, in one block and in this order."""
+        block = Block(self.head.number + 1, self.head.timestamp + 1)
+        wanted = []
+        self.chain.rpc("evm_setAutomine", False)
+        try:
+            for sender, name, arguments in moves:
+                events = getattr(self.machine, name)(Address(sender.address), block, *arguments)
+                wanted.append([_as_event(event) for event in events])
+                sender.waits = False
+                contract = self.contracts.jobs if hasattr(Jobs, name) else self.contracts.staking
+                getattr(contract, name)(sender, *arguments)
+                sender.waits = True
+            self.chain.mine()
+        finally:
+            self.chain.rpc("evm_setAutomine", True)
+        mined = [self.chain.rpc("eth_getTransactionReceipt", sender.sent) for sender, _, _ in moves]
+        assert [[_seen_event(self.contracts.connection, log) for log in receipt["logs"]] for receipt in mined] == wanted
+        self._head = block
+        self.compare()
+
     def move_to(self, timestamp: int) -> None:
         """Mine a block at this time; nothing changes but the phases."""
         self.chain.move_to(timestamp)
@@ -221,16 +242,22 @@ class Comparison:
 class Mover(InstantSender):
     """Sends what is expected to be taken at once, and only simulates what is not: one request a move.
 
-    Its transactions go into ``block``; ``logs`` are those of the last one, as the node hands them out.
+    Its transactions go into ``block``; ``logs`` are those of the last one, as the node hands them out. Where it does
+    not wait, ``sent`` is the hash of what it sent.
     """
 
     block = Block(0, 0)
     expects_refusal = False
+    waits = True
+    sent = ""
     logs: tuple[Any, ...] = ()
 
     def send_raw(self, name: str, transaction: dict[str, Any]) -> Receipt:
         """Send, or simulate."""
         transaction = {"gas": hex(GAS_CAP), **transaction}
+        if not self.waits:  # two of these have to fit into a block
+            self.sent = self._chain.rpc("eth_sendTransaction", transaction | {"gas": hex(GAS_CAP // 2)})
+            return Receipt(self.sent, self.block.number, 0, name)
         mined: Any = {}
         if not self.expects_refusal:
             mined = self._chain.rpc("eth_sendTransactionSync", transaction)

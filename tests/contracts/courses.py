@@ -8,7 +8,7 @@ from eth_hash.auto import keccak
 
 from offchain.protocol.machine import Model
 from offchain.protocol.types import ZERO_HASH, ModelId, Phase
-from tests.contracts.players import ANSWERS, KINDS, Players
+from tests.contracts.players import ANSWERS, KINDS, SALT, Players
 from tests.local_chain import ETHER
 
 FEE = 10**15 + 7
@@ -282,8 +282,21 @@ def trials(play: Players) -> None:
     play.stake("serve", NEWCOMER, play.model(1))
 
 
+def trial_overheard(play: Players) -> None:
+    """Whoever commits in the very block in which the answer is shown has seen it."""
+    for who in (NEWCOMER, NEWCOMER + 1):
+        play.stake("serve", who, play.model(1))
+    play.commit_trial(NEWCOMER, 1, 1, ANSWERS[1])
+    commitment = play.trial_commitment(NEWCOMER + 1, 1, 1, ANSWERS[1])
+    play.sides.together(
+        (play.who(NEWCOMER + 1), "commit_trial", (play.model(1), 1, commitment)),
+        (play.who(NEWCOMER), "pass_trial", (play.model(1), ANSWERS[1], SALT)),
+    )
+    play.pass_trial(NEWCOMER + 1, 1, ANSWERS[1])
+
+
 def ended(play: Players, at: Phase, seconds: int) -> None:
-    """The job's own end comes before the deadline of a phase, or just after it."""
+    """The job's own end comes before the deadline of a phase, or with it."""
     votes = "wvt" if at is Phase.CONTESTED else "uut" if at is Phase.SETTLING else "ttt"
     _open(play, permille=0 if at is Phase.CHALLENGEABLE else 1000)
     if at is Phase.SETTLING:
@@ -320,6 +333,7 @@ COURSES: dict[str, Callable[[Players], None]] = {
         equivocated,
         stakes,
         trials,
+        trial_overheard,
     )
 }
 COURSES |= {
@@ -348,5 +362,5 @@ COURSES |= {
 COURSES |= {
     f"ended {seconds} while {at.name}": lambda play, at=at, seconds=seconds: ended(play, at, seconds)
     for at in OPEN
-    for seconds in (200, 310)
+    for seconds in (200, 300)
 }

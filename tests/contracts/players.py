@@ -282,10 +282,13 @@ class Players:
         self.sides.move(account, name, *arguments[name])
 
     def commit_trial(self, who: int, model: int, trial: int, answer: bytes) -> None:
+        commitment = self.trial_commitment(who, model, trial, answer)
+        self.sides.move(self.who(who), "commit_trial", self.model(model), trial, commitment)
+
+    def trial_commitment(self, who: int, model: int, trial: int, answer: bytes) -> bytes:
         domain, operator = self.sides.machine.domain, Address(self.who(who).address)
         where = (domain.chain_id, domain.staking, self.model(model), trial, operator)
-        commitment = hashing.trial_commitment(*where, answer, SALT)
-        self.sides.move(self.who(who), "commit_trial", self.model(model), trial, commitment)
+        return hashing.trial_commitment(*where, answer, SALT)
 
     def pass_trial(self, who: int, model: int, answer: bytes) -> None:
         self.sides.move(self.who(who), "pass_trial", self.model(model), answer, SALT)
