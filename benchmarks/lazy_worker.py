@@ -1,14 +1,15 @@
 """How often a worker that does not compute is caught, and what it earns: ``python -m benchmarks.lazy_worker``.
 
 Plays whole jobs on the executable specification (:mod:`offchain.protocol.machine`), which the tests compare with the
-contracts after every step. Nine workers of equal stake serve a model of three segments, so that each is in one committee
-of three. One of them never computes: it reveals noise of its own, which is the same to the chain as yesterday's answer.
+contracts after every step. Nine workers of equal stake serve a model of three segments, so that each is in one
+committee of three. One of them never computes: it reveals noise of its own, which to the chain is the same as
+yesterday's answer.
 THREATS 43; arXiv 2407.19401 asks for spot checks at a rate in steps of 0.1 %.
 
 Scenarios:
 
 alone       the other two compute. The lazy one is outvoted, and slashed if its segment is drawn to be proved.
-bought      with a chance of r = 0.3 the whole committee says what the lazy one says. Then nobody can prove anything else.
+bought      with a chance of r = 0.3 the whole committee says what the lazy one says; then nobody can prove another.
 majority    the lazy one has agreed with one of the others. The third one challenges, whatever is drawn.
 
 Writes ``docs/figures/lazy_worker.csv`` and ``.svg``. Exits with 1 if a measured rate is further from the predicted one
@@ -267,10 +268,10 @@ def main() -> int:
         off = abs(float(row["caught"]) - float(row["predicted"]))
         is_far = off > 5 * float(row["standard_error"]) + 1e-9
         far += is_far
-        mark = "  <- too far" if is_far else ""
         print(
             f"{row['scenario']:9} p = {float(row['permille']) / 1000:.1f}  caught {float(row['caught']):.3f}  "
-            f"predicted {float(row['predicted']):.3f}  earned {int(row['mean_earned_wei']) / 1e18:+.4f} ether a job{mark}"
+            f"predicted {float(row['predicted']):.3f}  earned {int(row['mean_earned_wei']) / 1e18:+.4f} ether a job",
+            "<- too far" if is_far else "",
         )
     return 1 if far else 0
 
