@@ -1,4 +1,4 @@
-"""A worker that does not compute, on the executable specification (THREATS 43); ``benchmarks/lazy_worker.py`` plots it."""
+"""A worker that does not compute, on the executable specification (THREATS 43); see ``benchmarks/lazy_worker.py``."""
 
 from __future__ import annotations
 
