@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -62,15 +63,13 @@ def test_instance_over_the_modulus__refused(build: Callable[..., Stage]) -> None
         raise_the_result(stage)
 
 
-@pytest.mark.parametrize("index", range(len(OUTPUT)))
-@pytest.mark.parametrize("value", [FIELD_MODULUS, 2 * FIELD_MODULUS, 2**256 - 1])
-def test_instance_over_the_modulus__at_any_place__refused(build: Callable[..., Stage], index: int, value: int) -> None:
+def test_instance_over_the_modulus__at_any_place__refused(build: Callable[..., Stage]) -> None:
     stage = build(segments=1, stakes=())
-    play = stage.request()
-    proof, instances = play.proof(0)
-    raised = [*instances[:index], value, *instances[index + 1 :]]
-    with refused("InstanceNotInField", segment=0, index=index, value=value):
-        stage.contracts.verifier.verify_segment(stage.model, 0, proof, raised)
+    proof, instances = stage.request().proof(0)
+    for index, value in product(range(len(OUTPUT)), (FIELD_MODULUS, 2 * FIELD_MODULUS, 2**256 - 1)):
+        raised = [*instances[:index], value, *instances[index + 1 :]]
+        with refused("InstanceNotInField", segment=0, index=index, value=value):
+            stage.contracts.verifier.verify_segment(stage.model, 0, proof, raised)
 
 
 # --- row 14: decoys ---------------------------------------------------------------------------------------------------
@@ -187,45 +186,43 @@ def test_trailing_bytes__go_no_further_than_our_own_encoding(build: Callable[...
 # --- row 14: encodings that are none ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("offset", [2**256 - 32, 2**64, 10_000])
-@pytest.mark.parametrize("place", [2, 3], ids=["proof", "instances"])
-def test_offset_out_of_the_calldata__refused(build: Callable[..., Stage], offset: int, place: int) -> None:
+def test_offset_out_of_the_calldata__refused(build: Callable[..., Stage]) -> None:
     play, prover = proving_by_hand(stage_with(build, READS_AT_FIXED_PLACES))
-    arguments = bytearray(
-        encode(["bytes32", "uint256", "bytes", "uint256[]", "bytes32"], [play.job, 0, HONEST, OUTPUT, keccak(b"proof")])
+    arguments = encode(
+        ["bytes32", "uint256", "bytes", "uint256[]", "bytes32"], [play.job, 0, HONEST, OUTPUT, keccak(b"proof")]
     )
-    arguments[32 * place : 32 * place + 32] = offset.to_bytes(32, "big")
-    with pytest.raises(TransactionRefused) as caught:
-        send_prove(play, prover, bytes(arguments))
-    assert caught.value.error == "unknown"
+    of_the_proof, of_the_instances = 2, 3
+    for place, offset in product((of_the_proof, of_the_instances), (2**256 - 32, 2**64, 10_000)):
+        moved = arguments[: 32 * place] + words(offset) + arguments[32 * place + 32 :]
+        with pytest.raises(TransactionRefused) as caught:
+            send_prove(play, prover, moved)
+        assert caught.value.error == "unknown"
     assert play.round(0).proof_hash == ZERO_HASH
 
 
 POLICY_TYPES = b"uint8,uint16,uint16,uint32,uint32,uint32,uint32,uint32"
 
 
-@pytest.mark.parametrize("field", range(len(vars(POLICY))))
-def test_dirty_high_bits__of_a_policy__refused_and_not_cut_off(build: Callable[..., Stage], field: int) -> None:
+def test_dirty_high_bits__of_a_policy__refused_and_not_cut_off(build: Callable[..., Stage]) -> None:
     """A committee of 259 is not one of three."""
     stage = build(segments=1, stakes=())
-    bits = [int(kind.removeprefix(b"uint")) for kind in POLICY_TYPES.split(b",")]
     selector = keccak(b"request((bytes32,bytes32,bytes32,bytes32,bytes32,(" + POLICY_TYPES + b")))")[:4]
     before = selector + stage.model + keccak(b"in") + keccak(b"key") + keccak(b"salt") + bytes(32)
     sent = {"from": stage.owner.address, "to": stage.contracts.jobs.address, "value": hex(10**18)}
-    policy = list(vars(POLICY).values())
-    with stage.chain.isolated():
-        stage.owner.send_raw("request", {**sent, "data": "0x" + (before + words(*policy)).hex()})
-    policy[field] += 1 << bits[field]
-    with pytest.raises(TransactionRefused) as caught:
-        stage.owner.send_raw("request", {**sent, "data": "0x" + (before + words(*policy)).hex()})
-    assert caught.value.error == "unknown"
+    clean = list(vars(POLICY).values())
+    for field, kind in enumerate(POLICY_TYPES.split(b",")):
+        dirty = [*clean[:field], clean[field] + (1 << int(kind.removeprefix(b"uint"))), *clean[field + 1 :]]
+        with pytest.raises(TransactionRefused) as caught:
+            stage.owner.send_raw("request", {**sent, "data": "0x" + (before + words(*dirty)).hex()})
+        assert caught.value.error == "unknown"
+    stage.owner.send_raw("request", {**sent, "data": "0x" + (before + words(*clean)).hex()})
 
 
-@pytest.mark.parametrize("data", ["0x12", "0x123456", "0xdeadbeef", "0xffffffff", "0x00000000" + "00" * 64])
-@pytest.mark.parametrize("name", ["registry", "verifier", "staking", "jobs"])
-def test_unknown_selector__refused_by_every_contract(build: Callable[..., Stage], name: str, data: str) -> None:
+def test_unknown_selector__refused_by_every_contract(build: Callable[..., Stage]) -> None:
     stage = build(segments=1, stakes=())
-    target = getattr(stage.contracts, name).address
-    with pytest.raises(TransactionRefused) as caught:
-        stage.owner.send_raw("unknown", {"from": stage.owner.address, "to": target, "data": data})
-    assert caught.value.error == "unknown"
+    unknown = ("0x12", "0x123456", "0xdeadbeef", "0xffffffff", "0x00000000" + "00" * 64)
+    for name, data in product(("registry", "verifier", "staking", "jobs"), unknown):
+        target = getattr(stage.contracts, name).address
+        with pytest.raises(TransactionRefused) as caught:
+            stage.owner.send_raw("unknown", {"from": stage.owner.address, "to": target, "data": data})
+        assert caught.value.error == "unknown"

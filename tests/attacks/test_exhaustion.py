@@ -77,8 +77,8 @@ def test_waiting_jobs__cost_the_next_requester_nothing(build: Callable[..., Stag
 # --- bounds of what can be asked for ----------------------------------------------------------------------------------
 
 
-def test_members__defence_removed__more_than_any_draw_gets_through(build: Callable[..., Stage]) -> None:
-    """336 members: the draws of ``tests/contracts`` for 189 are near what a transaction may use already."""
+def test_members__defence_removed__job_of_336_members_is_taken(build: Callable[..., Stage]) -> None:
+    """The draws that ``tests/contracts`` measures for 189 are near what a transaction may use already."""
     stage = build(ANY_COMMITTEE, segments=16, stakes=())
     assert stage.request(with_policy(committee_size=21)).phase is Phase.REQUESTED
 
