@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.37;
 
-import {Jobs, Parameters} from "../../contracts/Jobs.sol";
+import {Jobs} from "../../contracts/Jobs.sol";
 import {Registry} from "../../contracts/Registry.sol";
 import {Staking} from "../../contracts/Staking.sol";
 import {Verifier} from "../../contracts/Verifier.sol";
 import {Policy} from "../../contracts/interfaces/IJobs.sol";
 import {LinkKind, SegmentSpec} from "../../contracts/interfaces/IRegistry.sol";
-import {VerifierMock} from "../../contracts/mocks/VerifierMock.sol";
+import {Parameters} from "../../contracts/jobs/JobRecord.sol";
 import {Cheats} from "./Cheats.sol";
+import {Truth, TruthVerifier} from "./Truth.sol";
 
 /// @notice An operator whose every receipt of ether is an attempt to be paid again.
 contract Reenterer {
@@ -16,9 +17,7 @@ contract Reenterer {
     uint256 public successes;
 
     receive() external payable {
-        bytes4[3] memory ways =
-            [bytes4(keccak256("claim()")), bytes4(keccak256("withdraw()")), bytes4(keccak256("bond()"))];
-        // Not bond(): it needs value, and is there only to be refused.
+        bytes4[2] memory ways = [bytes4(keccak256("claim()")), bytes4(keccak256("withdraw()"))];
         for (uint256 i = 0; i < ways.length; ++i) {
             (bool ok,) = msg.sender.call(abi.encodePacked(ways[i]));
             ++attempts;
@@ -27,21 +26,37 @@ contract Reenterer {
     }
 }
 
-/// @notice The contracts, three models of one to three segments whose verifiers accept everything, and the accounts.
+/// @notice The contracts, three models of one to three segments (the second one with trials), and the accounts.
 abstract contract World is Cheats {
     uint256 internal constant MINIMUM_STAKE = 1 ether;
-    uint256 internal constant UNBONDING = 83 hours;
     uint256 internal constant MINIMUM_FEE = 1000;
     uint256 internal constant MINIMUM_WINDOW = 10;
-    uint256 internal constant MISS_BPS = 500;
-    uint256 internal constant CONTRADICTION_BPS = 5000;
-    uint256 internal constant PROVER_BPS = 4000;
+    uint256 internal constant JOB_SECONDS = 7 days;
     uint256 internal constant MODELS = 3;
-    uint256 internal constant OPERATORS = 6;
+    uint256 internal constant MODEL_WITH_TRIALS = 1;
+    uint256 internal constant TRIALS = 4;
+    uint256 internal constant OPERATORS = 7;
+    /// Those after the first one, who is a contract: they do what the protocol asks, and never late.
+    uint256 internal immutable HONEST;
     /// Operators, then requesters.
-    uint256 internal constant ACTORS = 8;
-    uint256 internal constant OPTIONS = 3;
+    uint256 internal constant ACTORS = 9;
+    /// Outputs that a member may claim: the truth, and two lies; then the two votes.
+    uint256 internal constant OUTPUTS = 3;
+    uint256 internal constant OPTIONS = 5;
+    uint256 internal constant BPS = 10_000;
+    uint256 private constant KEYS = 0xA0000;
     uint32 private constant PROOF_BYTES = 160;
+
+    /// Two worlds, so that forge can play in both at a time: the second one's penalties take all that was drawn.
+    uint256 internal immutable WORLD;
+    uint256 internal immutable UNBONDING;
+    uint256 internal immutable MAX_RUNNING;
+    uint256 internal immutable MISS_BPS;
+    uint256 internal immutable CONTRADICTION_BPS;
+    uint256 internal immutable CHALLENGER_BPS;
+    uint256 internal immutable REQUESTER_BPS;
+    uint256 internal constant PROVER_BPS = 4000;
+    uint256 internal constant FAULT_BPS = 2000;
 
     Registry public registry;
     Verifier public verifier;
@@ -49,80 +64,109 @@ abstract contract World is Cheats {
     Staking public staking;
     Reenterer public reenterer;
     address[ACTORS] public actors;
+    mapping(address actor => uint256 placePlusOne) internal _placeOf;
     bytes32[MODELS] public models;
 
-    constructor() {
+    constructor(uint256 world) {
+        WORLD = world;
+        HONEST = world == 0 ? 3 : 2;
+        UNBONDING = world == 0 ? JOB_SECONDS : JOB_SECONDS + 1 days;
+        MAX_RUNNING = world == 0 ? 2 : 1;
+        MISS_BPS = world == 0 ? 500 : 3000;
+        CONTRADICTION_BPS = world == 0 ? 5000 : BPS;
+        CHALLENGER_BPS = world == 0 ? 3000 : BPS / 2;
+        REQUESTER_BPS = world == 0 ? 1000 : 0;
         registry = new Registry();
         verifier = new Verifier(registry);
         jobs = new Jobs(
             registry,
             verifier,
-            Parameters(MINIMUM_STAKE, UNBONDING, MINIMUM_FEE, MINIMUM_WINDOW, MISS_BPS, CONTRADICTION_BPS, PROVER_BPS)
+            Parameters({
+                minimumStakeWei: MINIMUM_STAKE,
+                unbondingSeconds: UNBONDING,
+                minimumFeeWei: MINIMUM_FEE,
+                minimumWindowSeconds: MINIMUM_WINDOW,
+                maxRunningJobs: MAX_RUNNING,
+                missPenaltyBps: MISS_BPS,
+                contradictionPenaltyBps: CONTRADICTION_BPS,
+                proverShareBps: PROVER_BPS,
+                faultShareBps: FAULT_BPS,
+                challengerShareBps: CHALLENGER_BPS,
+                requesterShareBps: REQUESTER_BPS
+            })
         );
         staking = jobs.staking();
         reenterer = new Reenterer();
         for (uint256 i = 0; i < ACTORS; ++i) {
-            actors[i] = i == 0 ? address(reenterer) : address(uint160(0xA0000 + i));
+            actors[i] = i == 0 ? address(reenterer) : vm.addr(KEYS + i);
+            _placeOf[actors[i]] = i + 1;
         }
         for (uint256 i = 0; i < MODELS; ++i) {
-            models[i] = _register(i + 1);
+            models[i] = _register(i, i + 1);
         }
     }
 
-    function _register(uint256 segments) internal returns (bytes32) {
+    function _register(uint256 model, uint256 segments) private returns (bytes32) {
         SegmentSpec[] memory specs = new SegmentSpec[](segments);
         address[] memory verifiers = new address[](segments);
-        uint32[] memory shape = new uint32[](2);
-        (shape[0], shape[1]) = (1, 3);
+        uint32[] memory shape = new uint32[](1);
+        shape[0] = 1;
         for (uint256 i = 0; i < segments; ++i) {
-            verifiers[i] = address(new VerifierMock(VerifierMock.Answer.True, i));
-            LinkKind closing = i + 1 == segments ? LinkKind.Public : LinkKind.Kzg;
+            bool isLast = i + 1 == segments;
+            verifiers[i] = address(new TruthVerifier(i, isLast));
+            LinkKind closing = isLast ? LinkKind.Public : LinkKind.Kzg;
             specs[i] = SegmentSpec(
                 bytes32(i + 1), verifiers[i].codehash, LinkKind.Kzg, closing, 7, 7, PROOF_BYTES, shape, shape
             );
         }
-        return registry.registerModel(bytes32(segments), "cid", specs, verifiers);
+        bytes32[] memory trials = new bytes32[](model == MODEL_WITH_TRIALS ? TRIALS : 0);
+        for (uint256 i = 0; i < trials.length; ++i) {
+            trials[i] = keccak256(abi.encode(keccak256("interlock.answer.v1"), _answer(i)));
+        }
+        return registry.registerModel(bytes32(segments), "cid", specs, verifiers, trials);
     }
 
-    // --- what members may claim that a segment gives: the truth is option 0, the others are lies --------------------
-
-    /// The 64 bytes of the commitment at a boundary between segments; boundary 0 is the input.
-    function _boundary(uint256 boundary, uint256 option) internal pure returns (bytes memory) {
-        bytes32 x = keccak256(abi.encode("x", boundary, option));
-        return abi.encodePacked(x, keccak256(abi.encode("y", boundary, option)));
+    function _answer(uint256 trial) internal pure returns (bytes32) {
+        return keccak256(abi.encode("answer", trial));
     }
 
-    function _result(uint256 option) internal pure returns (uint256[] memory elements) {
-        elements = new uint256[](3);
-        (elements[0], elements[1], elements[2]) = (7 + option, 8, 9);
-    }
-
-    function _link(uint256 segments, uint256 boundary, uint256 option) internal pure returns (bytes32) {
-        if (boundary == segments) return keccak256(abi.encodePacked(_result(option)));
-        return keccak256(_boundary(boundary, option));
-    }
-
-    /// A proof that the mock verifiers accept, and its instances.
+    /// A proof that a segment turns one number into another, true or not, and its instances.
     function _proof(uint256 segments, uint256 segment, uint256 opening, uint256 closing)
         internal
         pure
         returns (bytes memory proof, uint256[] memory instances)
     {
+        bytes memory first = Truth.commitment(opening);
         if (segment + 1 == segments) {
-            return (abi.encodePacked(_boundary(segment, opening), new bytes(PROOF_BYTES - 64)), _result(closing));
+            instances = new uint256[](1);
+            instances[0] = closing;
+            return (abi.encodePacked(first, new bytes(PROOF_BYTES - 64)), instances);
         }
-        return (
-            abi.encodePacked(
-                _boundary(segment, opening), _boundary(segment + 1, closing), new bytes(PROOF_BYTES - 128)
-            ),
-            new uint256[](0)
-        );
+        proof = abi.encodePacked(first, Truth.commitment(closing), new bytes(PROOF_BYTES - 128));
+    }
+
+    function _signature(address operator, bytes32 digest) internal view returns (bytes memory) {
+        if (operator == address(reenterer)) return new bytes(65);
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(KEYS + _placeOf[operator] - 1, digest);
+        return abi.encodePacked(r, s, v);
+    }
+
+    function _isHonest(address actor) internal view returns (bool) {
+        uint256 place = _placeOf[actor];
+        return place > 1 && place <= HONEST + 1;
     }
 
     // --- choices: each is a number out of a move's seed -------------------------------------------------------------
 
-    function _pick(uint256 seed, bytes32 what, uint256 below) internal pure returns (uint256) {
-        return uint256(keccak256(abi.encode(seed, what))) % below;
+    function _pick(uint256 seed, bytes32 what, uint256 below) internal view returns (uint256 choice) {
+        uint256 world = WORLD;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, seed)
+            mstore(add(free, 32), what)
+            mstore(add(free, 64), world)
+            choice := mod(keccak256(free, 96), below)
+        }
     }
 
     function _operator(uint256 seed) internal view returns (address) {
@@ -133,22 +177,22 @@ abstract contract World is Cheats {
         return actors[_pick(seed, "actor", ACTORS)];
     }
 
-    function _option(uint256 seed) internal pure returns (uint256) {
-        return _pick(seed, "option", OPTIONS);
-    }
-
-    function _policy(uint256 seed) internal pure returns (Policy memory) {
-        uint8[6] memory sizes = [1, 2, 3, 3, 4, 4];
+    function _policy(uint256 seed) internal view returns (Policy memory) {
+        uint8[6] memory sizes = [1, 2, 3, 4, 4, 4];
         uint16[4] memory quorums = [uint16(5001), 6000, 6667, 10_000];
         uint16[3] memory rates = [uint16(0), 500, 1000];
+        // Most windows are minutes; one job in eight would fill the seven days that it has.
+        uint256 longest = _pick(seed, "long", 8) == 0 ? 3501 : 500;
+        uint256 least = _pick(seed, "short", 8) == 0 ? MINIMUM_WINDOW : 10 * MINIMUM_WINDOW;
         return Policy({
             committeeSize: sizes[_pick(seed, "size", 6)],
             quorumBps: quorums[_pick(seed, "quorum", 4)],
             proofPermille: rates[_pick(seed, "rate", 3)],
-            inputSeconds: uint32(MINIMUM_WINDOW + _pick(seed, "input", 2000)),
-            commitSeconds: uint32(MINIMUM_WINDOW + _pick(seed, "commit", 2000)),
-            revealSeconds: uint32(MINIMUM_WINDOW + _pick(seed, "reveal", 2000)),
-            proveSeconds: uint32(MINIMUM_WINDOW + _pick(seed, "prove", 2000))
+            inputSeconds: uint32(least + _pick(seed, "input", longest)),
+            commitSeconds: uint32(least + _pick(seed, "commit", longest)),
+            revealSeconds: uint32(least + _pick(seed, "reveal", longest)),
+            proveSeconds: uint32(least + _pick(seed, "prove", longest)),
+            challengeSeconds: uint32(least + _pick(seed, "challenge", longest))
         });
     }
 }
