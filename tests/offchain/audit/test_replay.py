@@ -274,3 +274,38 @@ def test_replay__two_signed_results__leads_to_the_record(stage: Stage, chain: Lo
     contracts.staking.report_equivocation(stage.owner, play.job, 0, 0, member.address, links, (signature, b""))
     run = replayed(through(play))
     assert f"{member.address} signed two results" in run.findings.verdict(Topic("penalties", 0))
+
+
+def test_replay__committee_replaced__is_drawn_apart_from_the_one_before(stage: Stage) -> None:
+    play = stage.request(with_policy(committee_size=2)).to_committing()
+    before = {member.operator for member in play.round(0).members}
+    play.lapse()
+    play.draw()
+    run = replayed(through(play, until=Phase.AWAITING_INPUT))
+    assert run.job.attempts[0] == run.job.redraws == 1
+    assert not before & {member.operator for member in run.round(0).members}
+
+
+def test_replay__overturned_while_the_next_one_reveals__reopens_what_was_drawn_ahead(stage: Stage) -> None:
+    play = stage.request(with_policy(quorum_bps=5001)).to_committing()
+    honest = outvote(play)
+    play.to_revealing()
+    play.challenge(0, honest)
+    run = replayed(through(play))
+    reopened = [
+        (event.arguments["segment"], event.arguments["sameCommittee"]) for event in run.record.all("SegmentReopened")
+    ]
+    assert reopened == [(1, True), (2, False)]
+
+
+def test_replay__reputation_of_liars__is_gone(stage: Stage) -> None:
+    for _ in range(3):
+        through(stage.request(with_policy(proof_permille=0)))
+    play = stage.request(with_policy(quorum_bps=5001)).to_committing()
+    honest, *liars = play.members()
+    before = [stage.contracts.staking.reputation_of(liar.address, stage.model) for liar in liars]
+    assert max(before) > 1
+    outvote(play)
+    play.challenge(0, honest)
+    replayed(play)
+    assert [stage.contracts.staking.reputation_of(liar.address, stage.model) for liar in liars] == [0, 0]
