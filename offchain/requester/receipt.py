@@ -39,11 +39,14 @@ def build_receipt(contracts: Contracts, view: JobView, manifest: Manifest) -> di
         "requester": job.requester,
         "fee_wei": str(job.fee_wei),
         "input_link": "0x" + job.input_link.hex(),
+        "route_cid": None if job.route_cid == ZERO_HASH else digest_to_cid(job.route_cid),
         "result_link": "0x" + last.settled_link.hex() if view.phase is Phase.FINALISED else None,
         "evidence_root": "0x" + job.evidence_root.hex() if view.phase is Phase.FINALISED else None,
         "segments": [
             {
                 "index": index,
+                "attempt": job.attempts[index],
+                "overturned": round_.overturned,
                 "label": round_.label.name.lower(),
                 "link": "0x" + round_.settled_link.hex(),
                 "stake_for": str(round_.settled_weight),
