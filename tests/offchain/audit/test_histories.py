@@ -15,15 +15,26 @@ from offchain.protocol.route_document import RouteDocument, write_route_document
 from offchain.protocol.route_terms import Criticality, Deployment, ModelSize
 from offchain.protocol.types import Link, Phase
 from offchain.proving.ezkl_prover import EzklProver
+from offchain.requester.receipt import build_receipt
 from offchain.storage.cid import cid_to_digest
 from offchain.storage.ipfs import IpfsStore
 from tests.harness import NONE_PROVED, Elements, Play, ReadyModel
-from tests.local_chain import ETHER
+from tests.local_chain import ETHER, LocalChain
 from tests.offchain.audit.test_audit import text_of
-from tests.offchain.audit.test_tampering import alter_events, altered
+from tests.offchain.audit.test_tampering import (
+    MEMBER_FIELDS,
+    MEMBERS_SLOT,
+    Storage,
+    alter_events,
+    altered,
+    memory,
+    round_place,
+    rounds_slot,
+)
 from tests.offchain.protocol.test_routing import CONDITIONS, DEMAND
 
 pytestmark = pytest.mark.integration
+__all__ = ["memory", "rounds_slot"]  # fixtures
 
 NewJob = Callable[..., Play]
 
@@ -81,6 +92,12 @@ def test_audit__middle_segment_overturned__is_valid_and_told(
     shown = text_of(report)
     assert "overturned" in shown
     assert "attempt 2" in shown
+
+
+def test_build_receipt__overturned_job__tells_of_it(contracts: Contracts, overturned: Play, model: ReadyModel) -> None:
+    receipt = build_receipt(contracts, overturned.view(), model.manifest)
+    assert [(it["attempt"], it["overturned"]) for it in receipt["segments"]] == [(0, False), (0, True), (1, False)]
+    assert receipt["route_cid"] is None
 
 
 @pytest.mark.parametrize("segment", [0, 2])
@@ -242,6 +259,22 @@ def test_audit__stake_of_a_challenge_altered__is_named(
 
     monkeypatch.setattr(record, "read_events", lie)
     assert expected in failed(report_on(overturned))
+
+
+@pytest.mark.parametrize("field", MEMBER_FIELDS)
+def test_audit__member_of_a_superseded_attempt_flipped__is_named(
+    report_on: Callable[[Play], AuditReport],
+    overturned: Play,
+    chain: LocalChain,
+    contracts: Contracts,
+    rounds_slot: int,
+    field: str,
+) -> None:
+    word, byte, name = MEMBER_FIELDS[field]
+    length = round_place(overturned.job, 2, rounds_slot, 0) + MEMBERS_SLOT
+    first = int.from_bytes(keccak(length.to_bytes(32, "big")), "big")
+    with Storage(chain, contracts).flipped(first + word, byte):
+        assert failed(report_on(overturned)) == {name.replace("[1].", "[2].attempt[0].")}
 
 
 # --- routes ---------------------------------------------------------------------------------------------------------
