@@ -56,8 +56,9 @@ def overturned(play: Players, segment: int, at: Phase, votes: str = "wwt") -> No
     _until(play, Phase.COMMITTING, segment)
     _until(play, Phase.REVEALING, segment, votes)
     _until(play, at)
-    if at is Phase.PROVING:
-        play.prove_all(0, False)
+    if at is Phase.PROVING:  # one proof is there, another one stays due
+        prover = play.sides.machine.round_of(play.job(0), 1).prover
+        play.show("prove", 0, 1, play.index(prover), announced=False)
     play.dissent(0)
     play.reseal_all(0)
     _to_end(play)
@@ -245,13 +246,17 @@ def stakes(play: Players) -> None:
         play.stake(name, 0, 0)
     for name in ("serve", "serve", "stop_serving", "stop_serving"):
         play.stake(name, NEWCOMER, play.model(0))
+    first = ModelId(b"")
     for index in range(16):
         model = ModelId(play.stage.register_segments(1, f"one of many {index}"))
         play.sides.machine.register(model, Model(1))
         play.sides.look_again()
+        first = first or model
         play.stake("serve", NEWCOMER, model)
         play.stake("bond", NEWCOMER, 1)
     play.stake("serve", NEWCOMER, play.model(0))
+    play.stake("stop_serving", NEWCOMER, first)
+    play.stake("bond", NEWCOMER, 1)
     play.stake("serve", 0, play.model(0))
     play.look_after("set_encryption_key", 0, True)
     play.look_after("set_encryption_key", 0, False)
