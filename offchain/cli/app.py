@@ -72,6 +72,7 @@ def up(
                 ("IPFS", record.ipfs_url),
                 ("contracts", str(record.deployment)),
                 ("workers", f"{workers}, each with {options.stake_wei / 10**18:g} ETH at stake"),
+                ("operators", f"interlock operator show {options.directory / 'worker-0' / 'worker.json'}"),
                 ("logs", str(options.directory / "logs")),
             ):
                 table.add_row(part, where)

@@ -176,9 +176,12 @@ def format_time(seconds: int) -> str:
 
 
 def _start_unbonding(operator: Operator, amount_wei: int) -> None:
+    before_wei, _ = operator.contracts.staking.unbonding_of(operator.address)
     with _refusals():
         receipt = operator.contracts.staking.start_unbonding(operator.sender, amount_wei)
     console.print(f"unbonding {format_wei(amount_wei)} in {receipt.transaction_hash}", soft_wrap=True)
+    if before_wei:
+        console.print(f"[yellow]the time of {format_wei(before_wei)} that were unbonding starts again[/]")
 
 
 def _show_stake(operator: Operator) -> None:

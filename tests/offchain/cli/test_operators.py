@@ -92,6 +92,7 @@ def test_operator__whole_life__prints_exact_amounts(
     left = run("leave")
     assert left[0] == f"left the draws of 0x{model.hex()}"
     assert left[1].startswith("unbonding 2 ETH in 0x")
+    assert left[2] == "the time of 0.000000000000000001 ETH that were unbonding starts again"
     assert not contracts.staking.is_serving(sender.address, model)
     assert contracts.staking.unbonding_of(sender.address)[0] == 2 * ETHER + 1
     assert run("leave")[0].startswith("stake: 0 ETH active, 2.000000000000000001 ETH unbonding")
