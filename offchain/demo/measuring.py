@@ -16,6 +16,8 @@ from offchain.chain.connection import CONTRACTS, artefact
 from offchain.chain.contracts import Contracts
 
 SAMPLE_SECONDS = 0.1
+VIEWS = ("ValidationRegistry", "VerifiedInference")
+"""Deployed beside the contracts; nothing of a job goes through them."""
 
 
 @dataclass
@@ -111,7 +113,7 @@ def _selectors(contracts: Contracts) -> dict[tuple[str, bytes], str]:
 def _kind(transaction: Any, receipt: Any, names: dict[tuple[str, bytes], str]) -> str:
     data = bytes(transaction["input"])
     if transaction.get("to") is None:
-        codes = {artefact(name)["bytecode"].removeprefix("0x")[:400]: name for name in CONTRACTS}
+        codes = {artefact(name)["bytecode"].removeprefix("0x")[:400]: name for name in (*CONTRACTS, *VIEWS)}
         return f"deploy {codes.get(data.hex()[:400], 'segment verifier')}"
     kind = names.get((transaction["to"], data[:4]), "transfer" if not data else "other")
     return kind if receipt["status"] == 1 else f"{kind} (reverted)"
