@@ -87,7 +87,9 @@ abstract contract Play is Stakes {
         phase = jobs.phaseOf(id);
         address anybody = _actor(seed);
         if (phase == Phase.Queued) {
-            _toJobs(anybody, abi.encodeCall(IJobs.admit, (models[ghost.model])), NO_JOB);
+            bool hasRoom = _running[ghost.model] < MAX_RUNNING;
+            bool ok = _toJobs(anybody, abi.encodeCall(IJobs.admit, (models[ghost.model])), NO_JOB);
+            check(ok == hasRoom, "26 queue by fee, then by age");
         } else if (phase == Phase.Requested || phase == Phase.Drawing || phase == Phase.Sampling) {
             _draw(index, anybody);
             _mine(_pick(seed, "late", 32) == 0 ? 257 : 1);
