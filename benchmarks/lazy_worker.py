@@ -149,7 +149,7 @@ class Play:
         domain, salt = machine.domain, keccak(b"salt")
         for operator, link in says.items():
             sealed = hashing.commitment(domain.chain_id, domain.jobs, job, segment, attempt, operator, link, salt)
-            machine.commit(operator, next(self._blocks), job, sealed)
+            machine.commit(operator, next(self._blocks), job, segment, attempt, sealed)
         if self._phase is Phase.DRAWING:
             self._draw()
         for operator, link in says.items():

@@ -292,7 +292,9 @@ class Play:
             vote = None if attempt else self.votes.get((segment, place))
             link, salt = vote or self.link_of(segment, outputs), os.urandom(32)
             self._reveals[worker.address] = (link, salt, () if vote else outputs)
-            self.contracts.jobs.commit(worker.sender, self.job, self.commitment(segment, worker.address, link, salt))
+            committed = self.commitment(segment, worker.address, link, salt)
+            attempt = self.contracts.jobs.job_of(self.job).attempts[segment]
+            self.contracts.jobs.commit(worker.sender, self.job, segment, attempt, committed)
         return None
 
     def reseal(self, view: JobView) -> None:

@@ -239,6 +239,7 @@ interface IJobs {
     error ValueIsZero(string field);
     error ValueNotZero(string field);
     error WrongPhase(bytes32 jobId, Phase actual);
+    error WrongRound(bytes32 jobId, uint256 segment, uint256 attempt);
     error NothingToAdmit(bytes32 modelId, uint256 running, uint256 queued);
     error NotRequester(bytes32 jobId, address caller);
     error NotMember(bytes32 jobId, uint256 segment, address caller);
@@ -254,7 +255,6 @@ interface IJobs {
     error AnnouncementTooFresh(uint256 announcedBlock, uint256 current);
     error CommitmentMismatch(bytes32 expected, bytes32 actual);
     error SeedNotReady(uint256 seedBlock, uint256 current);
-    error NotEnoughWorkers(bytes32 modelId, uint256 required, uint256 available);
     error OpeningLinkMismatch(uint256 segment, bytes32 expected, bytes32 actual);
     error ClosingLinkMismatch(uint256 segment, bytes32 expected, bytes32 actual);
     error UnbondingTooShort(uint256 actualSeconds, uint256 longestJobSeconds);
@@ -279,7 +279,8 @@ interface IJobs {
     /// proofs. The seed is the hash of the job's seed block, and must be used within 256 blocks; after that, or when a round
     /// closed by time, this call only sets the seed block anew.
     /// Emits {CommitteeDrawn}, or {ProverDrawn} for each proof due, or {SeedBlockSet}; where too few committed
-    /// {SegmentReopened}, and {OperatorPenalised} for each member that was silent where another was not.
+    /// {SegmentReopened}, and {OperatorPenalised} for each member that was silent where another was not. Where fewer workers
+    /// had weight than a committee takes when the job started, no draw can ever be made: {JobFailed}.
     function draw(bytes32 jobId) external;
 
     /// @notice The requester says where the input lies, sealed to the first committee. Emits {InputProvided}.
@@ -289,8 +290,10 @@ interface IJobs {
     /// Emits {Resealed}.
     function reseal(bytes32 jobId, bytes32 activationCid) external;
 
-    /// @notice A member commits to its output; see {commitmentOf}. Emits {Committed}; the last one closes the phase.
-    function commit(bytes32 jobId, bytes32 commitment) external;
+    /// @notice A member commits to its output; see {commitmentOf}. It names the round, which must be the one under way: what
+    /// was meant for a round that a proof has overtaken must not take the place of what is due now.
+    /// Emits {Committed}; the last one closes the phase.
+    function commit(bytes32 jobId, uint256 segment, uint256 attempt, bytes32 commitment) external;
 
     /// @notice A member opens its commitment and says where its output lies, sealed to the next committee or, at the last
     /// segment, to the requester. It may vote instead that its input cannot be had (`link` 1), or that it cannot be worked

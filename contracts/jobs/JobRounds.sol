@@ -26,10 +26,10 @@ abstract contract JobRounds is JobRecord {
         if (phase == Phase.Sampling) {
             _drawProofs(jobId, job, entropy);
         } else if (_round(jobId, job, segment).members.length != 0) {
-            _drawCommittee(jobId, job, segment + 1, entropy);
+            if (!_drawCommittee(jobId, job, segment + 1, entropy)) return;
             _enter(job, Phase.Revealing, job.policy.revealSeconds);
         } else {
-            _drawCommittee(jobId, job, segment, entropy);
+            if (!_drawCommittee(jobId, job, segment, entropy)) return;
             if (segment == 0) {
                 _enter(job, Phase.AwaitingInput, job.policy.inputSeconds);
             } else {
@@ -64,15 +64,17 @@ abstract contract JobRounds is JobRecord {
     }
 
     /// @inheritdoc IJobs
-    function commit(bytes32 jobId, bytes32 commitment) external {
+    function commit(bytes32 jobId, uint256 segment, uint256 attempt, bytes32 commitment) external {
         Job storage job = _requirePhase(jobId, Phase.Committing);
         _requireValue(commitment, "commitment");
-        uint256 segment = job.segment;
+        if (segment != job.segment || attempt != _attempt(job, segment)) {
+            revert WrongRound(jobId, job.segment, _attempt(job, job.segment));
+        }
         Round storage round = _round(jobId, job, segment);
         Member storage member = _memberOf(round, jobId, segment, msg.sender);
         if (member.commitment != 0) revert AlreadyCommitted(jobId, segment, msg.sender);
         member.commitment = commitment;
-        emit Committed(jobId, segment, msg.sender, _attempt(job, segment), commitment);
+        emit Committed(jobId, segment, msg.sender, attempt, commitment);
 
         for (uint256 i = 0; i < round.members.length; ++i) {
             if (round.members[i].commitment == 0) return;
@@ -144,7 +146,7 @@ abstract contract JobRounds is JobRecord {
         _setSeedBlock(jobId, job);
     }
 
-    function _drawCommittee(bytes32 jobId, Job storage job, uint256 segment, bytes32 entropy) private {
+    function _drawCommittee(bytes32 jobId, Job storage job, uint256 segment, bytes32 entropy) private returns (bool) {
         bytes32 seed = _draw(SEED_TAG, jobId, segment, entropy);
         uint256 size = job.policy.committeeSize;
         (address[] memory operators, uint256[] memory weights) =
@@ -153,7 +155,11 @@ abstract contract JobRounds is JobRecord {
             // Too few workers for disjoint committees: better one that has seen another segment than none.
             (operators, weights) = staking.draw(job.modelId, job.frozenBlock, seed, size, new address[](0));
         }
-        if (operators.length < size) revert NotEnoughWorkers(job.modelId, size, operators.length);
+        if (operators.length < size) {
+            // The weights are frozen: what cannot be drawn now never can.
+            _fail(jobId, job, Reason.TooFewActed, job.feeWei);
+            return false;
+        }
 
         Round storage round = _round(jobId, job, segment);
         uint256 total;
@@ -164,6 +170,7 @@ abstract contract JobRounds is JobRecord {
         }
         round.totalWeight = total;
         emit CommitteeDrawn(jobId, segment, _attempt(job, segment), seed, operators, weights);
+        return true;
     }
 
     /// The members of all earlier segments, and of the attempt before at this one.
@@ -290,16 +297,12 @@ abstract contract JobRounds is JobRecord {
         _fail(jobId, job, Reason.InputUnavailable, job.feeWei);
     }
 
-    /// Ends a job by its requester's fault: a share of the fee goes to those who did their part, as much for each segment.
-    /// @param link What those members of the round under way revealed that did; `weight` is theirs together.
+    /// Ends a job by its requester's fault: a segment's part of a share of the fee goes to the members of the round under way
+    /// that revealed `link`, whose stake is `weight`. Those of earlier segments get nothing: what they settled on may be
+    /// why this input is bad.
     function _chargeRequester(bytes32 jobId, Job storage job, Reason reason, bytes32 link, uint256 weight) internal {
         uint256 share = job.feeWei * faultShareBps / BPS / job.segments;
-        uint256 paid;
-        for (uint256 i = 0; i < job.segment; ++i) {
-            Round storage before = _round(jobId, job, i);
-            paid += _payByWeight(before, before.settledLink, before.settledWeight, share);
-        }
-        paid += _payByWeight(_round(jobId, job, job.segment), link, weight, share);
+        uint256 paid = _payByWeight(_round(jobId, job, job.segment), link, weight, share);
         _fail(jobId, job, reason, job.feeWei - paid);
     }
 

@@ -19,10 +19,9 @@ from offchain.protocol.links import LinkKind
 from offchain.protocol.types import ZERO_HASH, Address, Job, JobId, Link, Member, ModelId, Phase, Policy, Round
 
 LATEST: Literal["latest"] = "latest"
-PROVE_GAS = 8_000_000
-"""Limit of a proof's transaction: the adapter sets 4M aside for the verifier, whatever that uses of it."""
-CHALLENGE_GAS = 16_000_000
-"""Limit of a challenge's transaction, which may copy a committee and slash another besides."""
+PROOF_GAS = 16_000_000
+"""Limit of a proof's transaction: the adapter sets 4M aside for the verifier, whatever that uses of it, and a whole
+committee but its prover may have to be slashed."""
 
 
 @dataclass(frozen=True)
@@ -276,9 +275,9 @@ class Jobs(_Bound):
         """Say where an output lies, sealed to a committee that was drawn anew."""
         return self._write(sender, "reseal", job, activation_cid)
 
-    def commit(self, sender: Sender, job: JobId, commitment: bytes) -> Receipt:
-        """Commit to an output."""
-        return self._write(sender, "commit", job, commitment)
+    def commit(self, sender: Sender, job: JobId, segment: int, attempt: int, commitment: bytes) -> Receipt:
+        """Commit to an output, in the round that it was computed for."""
+        return self._write(sender, "commit", job, segment, attempt, commitment)
 
     def reveal(self, sender: Sender, job: JobId, link: Link, salt: bytes, activation_cid: bytes) -> Receipt:
         """Open a commitment."""
@@ -292,7 +291,7 @@ class Jobs(_Bound):
         self, sender: Sender, job: JobId, segment: int, proof: bytes, instances: Sequence[int], proof_cid: bytes
     ) -> Receipt:
         """Prove a segment that was drawn for it."""
-        return self._write(sender, "prove", job, segment, proof, list(instances), proof_cid, gas=PROVE_GAS)
+        return self._write(sender, "prove", job, segment, proof, list(instances), proof_cid, gas=PROOF_GAS)
 
     def announce(self, sender: Sender, job: JobId, segment: int, announcement: bytes) -> Receipt:
         """Bind the sender to a proof; see :func:`offchain.protocol.hashing.announcement`."""
@@ -302,7 +301,7 @@ class Jobs(_Bound):
         self, sender: Sender, job: JobId, segment: int, proof: bytes, instances: Sequence[int], proof_cid: bytes
     ) -> Receipt:
         """Decide a contested segment, or overturn a settled one, with a proof that was announced."""
-        return self._write(sender, "challenge", job, segment, proof, list(instances), proof_cid, gas=CHALLENGE_GAS)
+        return self._write(sender, "challenge", job, segment, proof, list(instances), proof_cid, gas=PROOF_GAS)
 
     def finalise(self, sender: Sender, job: JobId) -> Receipt:
         """Pay everybody, by credit, and close the job."""

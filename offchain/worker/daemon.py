@@ -38,6 +38,7 @@ REORGANISATION_DEPTH = 10
 LOST_RACES = frozenset(
     {
         "WrongPhase",
+        "WrongRound",
         "AlreadyCommitted",
         "AlreadyRevealed",
         "AlreadySealed",
@@ -337,7 +338,7 @@ class Worker:
             work.link,
             work.salt,
         )
-        self._contracts.jobs.commit(self._sender, view.job.id, commitment)
+        self._contracts.jobs.commit(self._sender, *key, commitment)
         _log.info("job %s: committed to segment %d", view.job.id.hex()[:8], segment)
 
     def _reveal(self, view: JobView, segment: int) -> None:

@@ -221,9 +221,9 @@ def copy_commitment(stage: Stage) -> tuple[Play, InstantSender]:
     *honest, copier = play.members()
     link, salt = play.truth(0), keccak(b"salt of an honest member")
     commitment = play.jobs.contract.functions.commitmentOf(play.job, 0, 0, honest[0].address, link, salt).call()
-    play.jobs.commit(honest[0], play.job, commitment)
+    play.jobs.commit(honest[0], play.job, *play.under_way, commitment)
     play.commit(honest[1])
-    play.jobs.commit(copier, play.job, commitment)
+    play.jobs.commit(copier, play.job, *play.under_way, commitment)
     play.jobs.reveal(honest[0], play.job, link, salt, keccak(b"activation"))
     play.jobs.reveal(copier, play.job, link, salt, keccak(b"activation"))
     return play, copier
@@ -247,7 +247,7 @@ def test_copied_commitment__refused_when_it_is_revealed(build: Callable[..., Sta
         play.commit(member)
     link, salt = play.secrets[0, 0, honest[0].address]
     stolen = play.round(0).members[0].commitment
-    play.jobs.commit(copier, play.job, stolen)
+    play.jobs.commit(copier, play.job, *play.under_way, stolen)
     play.reveal(honest[0])
     actual = play.commitment(copier, 0, link, salt)
     with refused("CommitmentMismatch", expected=stolen, actual=actual):

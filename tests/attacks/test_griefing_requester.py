@@ -206,8 +206,6 @@ def test_model_that_nobody_serves__refused_without_harm(build: Callable[..., Sta
     stage = build(segments=1)
     own = stage.register_segments(1, "own", answer=1)
     play = stage.request(model_id=own)
-    with refused("NotEnoughWorkers", modelId=own, required=3, available=0):
-        play.draw()
-    play.lapse()
-    play.expire()
+    play.draw()
+    assert play.phase is Phase.FAILED
     assert stage.credits()[stage.requester.address] == FEE

@@ -165,7 +165,7 @@ def test_commitment_of_one_job__refused_in_another(build: Callable[..., Stage]) 
     first.commit(member)
     link, salt = first.secrets[0, 0, member.address]
     replayed = first.commitment(member, 0, link, salt)
-    second.jobs.commit(member, second.job, replayed)
+    second.jobs.commit(member, second.job, *second.under_way, replayed)
     for other in stage.workers[1:]:
         second.commit(other)
     actual = second.commitment(member, 0, link, salt)

@@ -154,7 +154,7 @@ class Players:
         attempt = 0 if record is None else record.attempts[segment]
         link = {"u": UNAVAILABLE, "b": BAD_INPUT}.get(vote) or self.link(job_id, segment, VOTES[vote])
         commitment = hashing.commitment(*self._where(job_id, segment, attempt), operator, link, SALT)
-        if not self.simple("commit", job, who, ZERO_HASH if zero else commitment):
+        if not self.simple("commit", job, who, segment, attempt, ZERO_HASH if zero else commitment):
             return False
         self.secrets[job_id, segment, attempt, operator] = link
         return True

@@ -193,7 +193,8 @@ class Play:
         attempt = self.attempt(segment)
         salt = keccak(worker.address.encode() + bytes([segment, attempt]))
         self.secrets[segment, attempt, worker.address] = (link, salt)
-        return self.jobs.commit(worker, self.job, self.commitment(worker, segment, link, salt))
+        committed = self.commitment(worker, segment, link, salt)
+        return self.jobs.commit(worker, self.job, segment, self.attempt(segment), committed)
 
     def commitment(self, worker: Sender, segment: int, link: Link, salt: bytes) -> bytes:
         connection = self.stage.contracts.connection
@@ -207,6 +208,12 @@ class Play:
             link,
             salt,
         )
+
+    @property
+    def under_way(self) -> tuple[int, int]:
+        """The round under way: its segment and attempt."""
+        record = self.record
+        return record.segment, record.attempts[record.segment]
 
     def attempt(self, segment: int) -> int:
         """The attempt at a segment that counts."""

@@ -188,7 +188,7 @@ def test_moves__contested__only_a_challenge_is_left(stage: Stage) -> None:
         with refused("WrongPhase", **refusal):
             move()
     with refused("WrongPhase", **refusal):
-        play.jobs.commit(stage.workers[0], play.job, word)
+        play.jobs.commit(stage.workers[0], play.job, *play.under_way, word)
     with refused("WrongPhase", **refusal):
         play.jobs.reveal(stage.workers[0], play.job, Link(word), word, word)
     with refused("WrongPhase", **refusal):

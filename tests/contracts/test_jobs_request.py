@@ -196,7 +196,7 @@ def test_moves_of_members__unknown_job__are_refused(stage: Stage) -> None:
     with refused("WrongPhase", **refusal):
         jobs.provide_input(stage.requester, unknown, word)
     with refused("WrongPhase", **refusal):
-        jobs.commit(stage.workers[0], unknown, word)
+        jobs.commit(stage.workers[0], unknown, 0, 0, word)
     with refused("WrongPhase", **refusal):
         jobs.reveal(stage.workers[0], unknown, Link(word), word, word)
     for proving in (jobs.prove, jobs.challenge):

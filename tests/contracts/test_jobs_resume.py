@@ -44,7 +44,7 @@ def test_commit__commitment_of_the_attempt_before__cannot_be_opened_in_the_next(
     play.challenge(0, challenger)
     for worker in play.members():
         if worker == challenger:
-            play.jobs.commit(worker, play.job, copied)
+            play.jobs.commit(worker, play.job, *play.under_way, copied)
         else:
             play.commit(worker)
     play.draw()

@@ -137,12 +137,11 @@ def test_draw__last_block_whose_hash_is_known__is_used(stage: Stage) -> None:
     assert play.phase is Phase.AWAITING_INPUT
 
 
-def test_draw__too_few_workers__is_refused_and_the_fee_comes_back(stage: Stage) -> None:
+def test_draw__too_few_workers__ends_the_job_and_the_fee_comes_back(stage: Stage) -> None:
     play = stage.request(with_policy(committee_size=4))
-    with refused("NotEnoughWorkers", modelId=stage.model, required=4, available=3):
-        play.draw()
-    play.lapse()
-    play.expire()
+    play.draw()
+    assert play.phase is Phase.FAILED
+    assert stage.contracts.jobs.load_of(stage.model) == (0, 0)
     assert stage.contracts.jobs.credit_of(stage.requester.address) == play.record.fee_wei
 
 
@@ -193,9 +192,9 @@ def test_commit__outsider_nothing_or_twice__is_refused(stage: Stage) -> None:
     members = play.members()
     (outsider,) = [worker for worker in stage.workers if worker not in members]
     with refused("NotMember", jobId=play.job, segment=0, caller=outsider.address):
-        play.jobs.commit(outsider, play.job, keccak(b"commitment"))
+        play.jobs.commit(outsider, play.job, *play.under_way, keccak(b"commitment"))
     with refused("ValueIsZero", field="commitment"):
-        play.jobs.commit(members[0], play.job, ZERO_HASH)
+        play.jobs.commit(members[0], play.job, *play.under_way, ZERO_HASH)
     play.commit(members[0])
     with refused("AlreadyCommitted", jobId=play.job, segment=0, operator=members[0].address):
         play.commit(members[0])
@@ -226,12 +225,21 @@ def test_reveal__anything_but_what_was_committed__is_refused(stage: Stage) -> No
     assert play.round(0).member(first.address).activation_cid == cid  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(("segment", "attempt"), [(0, 1), (1, 0)])
+def test_commit__meant_for_another_round__is_refused(stage: Stage, segment: int, attempt: int) -> None:
+    """A proof may overtake a commitment that is on its way: it must not take the place of the one that is due then."""
+    play = stage.request().to_committing()
+    with refused("WrongRound", jobId=play.job, segment=0, attempt=0):
+        play.jobs.commit(play.members()[0], play.job, segment, attempt, keccak(b"commitment"))
+    assert play.round().members[0].commitment == ZERO_HASH
+
+
 def test_reveal__copied_commitment__cannot_be_opened(stage: Stage) -> None:
     play = stage.request().to_committing()
     honest, copier, third = play.members()
     play.commit(honest)
     copied = play.round(0).member(honest.address).commitment  # type: ignore[union-attr]
-    play.jobs.commit(copier, play.job, copied)
+    play.jobs.commit(copier, play.job, *play.under_way, copied)
     play.commit(third)
     play.draw()
     play.reveal(honest)
@@ -311,7 +319,7 @@ def test_moves__in_any_other_phase__are_refused(stage: Stage) -> None:
     moves = {
         "draw": lambda: play.draw(),
         "provide_input": lambda: play.jobs.provide_input(stage.requester, play.job, word),
-        "commit": lambda: play.jobs.commit(stage.workers[0], play.job, word),
+        "commit": lambda: play.jobs.commit(stage.workers[0], play.job, *play.under_way, word),
         "reveal": lambda: play.jobs.reveal(stage.workers[0], play.job, Link(word), word, word),
         "settle": lambda: play.settle(),
         "reseal": lambda: play.reseal(stage.workers[0]),

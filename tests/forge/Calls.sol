@@ -56,7 +56,7 @@ abstract contract Calls is Book {
         if (_isHonest(operator)) option = _honestOption(index, segment);
         bytes32 link = _link(index, segment, option);
         bytes32 commitment = jobs.commitmentOf(id, segment, attempt, operator, link, "salt");
-        ok = _toJobs(operator, abi.encodeCall(IJobs.commit, (id, commitment)), index);
+        ok = _toJobs(operator, abi.encodeCall(IJobs.commit, (id, segment, attempt, commitment)), index);
         if (!ok) return false;
         bytes32 key = _round(id, segment, attempt);
         check(_words[key][operator] == 0, "37 only what was committed");

@@ -158,18 +158,14 @@ class Record(Staking):
         self.emit(JobFailed(job_id, reason, refund))
 
     def charge_requester(self, job_id: JobId, reason: Reason, link: Link, weight: int) -> None:
-        """End a job by its requester's fault: a share of the fee goes to those who did their part.
+        """End a job by its requester's fault: a segment's part of a share of the fee goes to those who said so.
 
-        Each segment gets as much as another: earlier ones their supporters, the one under way those that revealed
-        ``link``, whose stakes add up to ``weight``.
+        They are the members of the round under way that revealed ``link``, whose stakes add up to ``weight``. Those of
+        earlier segments get nothing: what they settled on may be why this input is bad.
         """
         job = self.state.jobs[job_id]
         share = job.fee_wei * self.parameters.fault_share_bps // BPS // job.segments
-        paid = 0
-        for segment in range(job.segment):
-            before = self.round_of(job_id, segment)
-            paid += self.pay_by_weight(before, before.settled_link, before.settled_weight, share)
-        paid += self.pay_by_weight(self.round_of(job_id, job.segment), link, weight, share)
+        paid = self.pay_by_weight(self.round_of(job_id, job.segment), link, weight, share)
         self.fail(job_id, reason, job.fee_wei - paid)
 
     def close(self, job_id: JobId, phase: Phase) -> None:

@@ -56,10 +56,9 @@ class Rounds(Record):
         if job.phase is Phase.SAMPLING:
             self._draw_proofs(job_id, entropy)
         elif self.round_of(job_id, job.segment).members:
-            self._draw_committee(job_id, job.segment + 1, entropy)
-            self.enter(job_id, Phase.REVEALING, job.policy.reveal_seconds)
-        else:
-            self._draw_committee(job_id, job.segment, entropy)
+            if self._draw_committee(job_id, job.segment + 1, entropy):
+                self.enter(job_id, Phase.REVEALING, job.policy.reveal_seconds)
+        elif self._draw_committee(job_id, job.segment, entropy):
             if job.segment == 0:
                 self.enter(job_id, Phase.AWAITING_INPUT, job.policy.input_seconds)
             else:  # those of the segment before seal their output once more, in the time that a requester has
@@ -93,14 +92,16 @@ class Rounds(Record):
         self.emit(Resealed(job_id, before, self.caller, activation_cid))
 
     @entry_point
-    def commit(self, job_id: JobId, commitment: bytes) -> None:
-        """A member commits to its output or vote; the last one closes the phase."""
+    def commit(self, job_id: JobId, segment: int, attempt: int, commitment: bytes) -> None:
+        """A member commits to its output or vote, in the round that it means; the last one closes the phase."""
         job = self.require_phase(job_id, Phase.COMMITTING)
         require_value(commitment, "commitment")
+        under_way = (job.segment, self.attempt_of(job_id, job.segment))
+        if (segment, attempt) != under_way:
+            raise Refused("WrongRound", job_id, *under_way)
         if self.require_member(job_id, job.segment).commitment != ZERO_HASH:
             raise Refused("AlreadyCommitted", job_id, job.segment, self.caller)
         self.change_member(job_id, job.segment, self.caller, commitment=commitment)
-        attempt = self.attempt_of(job_id, job.segment)
         self.emit(Committed(job_id, job.segment, self.caller, attempt, commitment))
         if any(member.commitment == ZERO_HASH for member in self.round_of(job_id, job.segment).members):
             return
@@ -160,16 +161,21 @@ class Rounds(Record):
         self.enter(job_id, Phase.DRAWING, self.state.jobs[job_id].policy.reveal_seconds)
         self.set_seed_block(job_id)
 
-    def _draw_committee(self, job_id: JobId, segment: int, entropy: bytes) -> None:
+    def _draw_committee(self, job_id: JobId, segment: int, entropy: bytes) -> bool:
+        """Draw a committee; where none can be had the job ends, since the weights are frozen. Says whether it goes on."""
         job, attempt = self.state.jobs[job_id], self.attempt_of(job_id, segment)
         seed = hashing.committee_seed(self.domain.chain_id, self.domain.jobs, job_id, segment, entropy)
         earlier = self._earlier_members(job_id, segment)
         size = job.policy.committee_size
         drawn = self.draw_operators(job.model_id, job.frozen_block, seed, size, earlier)
+        if len(drawn) < size:
+            self.fail(job_id, Reason.TOO_FEW_ACTED, job.fee_wei)
+            return False
         members = tuple(Member(operator, weight, ZERO_HASH, Link(ZERO_HASH), ZERO_HASH) for operator, weight in drawn)
         operators, weights = zip(*drawn, strict=True)
         self.change_round(job_id, segment, members=members, total_weight=sum(weights))
         self.emit(CommitteeDrawn(job_id, segment, attempt, seed, operators, weights))
+        return True
 
     def _earlier_members(self, job_id: JobId, segment: int) -> set[Address]:
         """The members of all earlier segments, and of the attempt before at this one."""

@@ -232,10 +232,7 @@ class Staking(Ledger):
         self, model_id: ModelId, at_block: int, seed: bytes, count: int, earlier: Collection[Address]
     ) -> tuple[tuple[Address, int], ...]:
         """Draw a committee from the weights at the end of a block, apart from earlier ones if workers suffice."""
-        drawn = sortition.draw_committee(self.weights_at(model_id, at_block), seed, count, earlier)
-        if len(drawn) < count:
-            raise Refused("NotEnoughWorkers", model_id, count, len(drawn))
-        return drawn
+        return sortition.draw_committee(self.weights_at(model_id, at_block), seed, count, earlier)
 
     # --- parts --------------------------------------------------------------------------------------------------------
 

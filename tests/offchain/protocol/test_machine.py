@@ -74,7 +74,7 @@ class Course:
         domain = self.machine.domain
         for worker, output in zip(WORKERS, outputs, strict=True):
             where = (domain.chain_id, domain.jobs, job, 0, 0, worker)
-            self.make(worker, "commit", job, hashing.commitment(*where, output, SALT))
+            self.make(worker, "commit", job, 0, 0, hashing.commitment(*where, output, SALT))
         for worker, output in zip(WORKERS, outputs, strict=True):
             self.make(worker, "reveal", job, output, SALT, keccak(b"activation"))
         return job
@@ -118,15 +118,22 @@ def test_machine__proof_against_a_majority__wins_and_half_of_what_is_taken_is_bu
     assert course.wealth() == 3 * STAKE + FEE
 
 
-def test_machine__refused_in_the_middle_of_a_move__has_changed_nothing() -> None:
+def test_draw__fewer_workers_than_a_committee_takes__ends_the_job() -> None:
     course = Course(WORKERS[:2])
     job = course.request()
-    before = course.machine.state.copy()
-    with pytest.raises(Refused) as caught:  # after the seed block was used up
-        course.draw(job)
-    assert (caught.value.error, caught.value.arguments) == ("NotEnoughWorkers", (MODEL, 3, 2))
-    assert course.machine.state == before
-    assert course.machine.job_of(job).seed_block
+    course.draw(job)
+    assert course.machine.job_of(job).phase is Phase.FAILED
+    assert course.machine.credit_of(REQUESTER) == FEE
+
+
+def test_commit__for_a_round_that_is_not_under_way__is_refused() -> None:
+    course = Course()
+    job = course.request()
+    course.draw(job)
+    course.make(REQUESTER, "provide_input", job, keccak(b"cid"))
+    with pytest.raises(Refused) as caught:
+        course.make(WORKERS[0], "commit", job, 0, 1, keccak(b"commitment"))
+    assert (caught.value.error, caught.value.arguments) == ("WrongRound", (job, 0, 0))
 
 
 def test_machine__unknown_job__is_named() -> None:
