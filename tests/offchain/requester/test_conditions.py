@@ -103,6 +103,13 @@ def test_require_deterrence__rates__are_weighed_by_the_numbers(base: Stage, requ
     deterrence = raised.value.deterrence
     assert (deterrence.permille, deterrence.reward_wei, deterrence.slashed_wei) == (least - 1, reward_wei, ETHER // 2)
     assert raised.value.least_permille == least
+    # Where nothing deters, relying on agreement, or proving everything, is still what it says.
+    hopeless = reader(base, requester, cost_wei=10**30)
+    for permille in (0, 1000):
+        hopeless.require_deterrence(base.model, replace(DEFAULT_POLICY, proof_permille=permille), fee_wei)
+    with pytest.raises(RateTooLow) as raised:
+        hopeless.require_deterrence(base.model, replace(DEFAULT_POLICY, proof_permille=999), fee_wei)
+    assert raised.value.least_permille is None
 
 
 @pytest.mark.unit
