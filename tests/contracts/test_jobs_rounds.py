@@ -6,6 +6,7 @@ from eth_hash.auto import keccak
 from offchain.chain.events import job_events
 from offchain.protocol import hashing, sortition
 from offchain.protocol.types import ZERO_HASH, Label, Link, Phase, Reason
+from tests.contracts.record import failure
 from tests.contracts.stage import POLICY, STAKES, Play, Stage, refused, with_policy
 from tests.local_chain import ETHER
 
@@ -140,7 +141,8 @@ def test_draw__last_block_whose_hash_is_known__is_used(stage: Stage) -> None:
 def test_draw__too_few_workers__ends_the_job_and_the_fee_comes_back(stage: Stage) -> None:
     play = stage.request(with_policy(committee_size=4))
     play.draw()
-    assert play.phase is Phase.FAILED
+    # Stakes are frozen: no later draw could do better.
+    assert (play.phase, failure(play)) == (Phase.FAILED, (Reason.TOO_FEW_ACTED, play.record.fee_wei))
     assert stage.contracts.jobs.load_of(stage.model) == (0, 0)
     assert stage.contracts.jobs.credit_of(stage.requester.address) == play.record.fee_wei
 
@@ -198,6 +200,21 @@ def test_commit__outsider_nothing_or_twice__is_refused(stage: Stage) -> None:
     play.commit(members[0])
     with refused("AlreadyCommitted", jobId=play.job, segment=0, operator=members[0].address):
         play.commit(members[0])
+
+
+def test_commit__for_another_round_than_the_one_under_way__is_refused(stage: Stage) -> None:
+    # What was sent for a round that a proof has overtaken must not take the place of what is due now.
+    play, word = stage.request().to_committing().play_round(), keccak(b"commitment")
+    worker = stage.workers[0]
+    for segment, attempt in ((0, 0), (2, 0), (1, 1), (2**200, 0), (1, 2**16)):
+        with refused("WrongRound", jobId=play.job, segment=1, attempt=0):
+            play.jobs.commit(worker, play.job, segment, attempt, word)
+    play.lapse()
+    play.draw()
+    play.draw()
+    with refused("WrongRound", jobId=play.job, segment=1, attempt=1):
+        play.jobs.commit(worker, play.job, 1, 0, word)
+    play.jobs.commit(worker, play.job, 1, 1, word)
 
 
 def test_reveal__anything_but_what_was_committed__is_refused(stage: Stage) -> None:

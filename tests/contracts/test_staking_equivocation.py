@@ -116,6 +116,16 @@ def test_report_equivocation__signed_and_revealed__needs_one_signature(play: Pla
     assert play.stage.contracts.staking.active_of(worker.address) == STAKES[0] - share(STAKES[0], CONTRADICTION_BPS)
 
 
+def test_report_equivocation__nothing_signed__is_refused_whatever_was_revealed(play: Play) -> None:
+    worker = play.stage.workers[0]
+    play.to_revealing()
+    play.reveal(worker)
+    truth = play.truth(0)
+    for links in ((ONE, truth), (truth, ONE), (ONE, OTHER)):
+        with refused("ECDSAInvalidSignatureLength", length=0):
+            report(play, worker, b"", b"", links=links)
+
+
 def test_report_equivocation__nothing_revealed__zero_is_no_result(play: Play) -> None:
     worker = play.stage.workers[0]
     with refused("ECDSAInvalidSignatureLength", length=0):

@@ -6,8 +6,8 @@ import pytest
 from eth_hash.auto import keccak
 
 from offchain.protocol import hashing
-from offchain.protocol.types import ModelId, Phase
-from tests.contracts.record import newest_events
+from offchain.protocol.types import ModelId, Reason
+from tests.contracts.record import failure, newest_events
 from tests.contracts.stage import Stage, refused
 from tests.local_chain import ETHER, InstantSender
 
@@ -61,7 +61,7 @@ def test_serve__model_with_trials__has_no_weight_yet(
     assert weight(stage, model) == 0
     play = stage.request(model_id=model)
     play.draw()
-    assert play.phase is Phase.FAILED
+    assert failure(play) == (Reason.TOO_FEW_ACTED, play.record.fee_wei)
 
 
 def test_serve__model_without_trials__is_admitted_at_once(stage: Stage) -> None:
