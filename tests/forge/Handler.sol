@@ -199,7 +199,17 @@ contract Handler is Play {
         address stranger = actors[OPERATORS];
         check(!_commit(index, stranger, 0), "38 only members");
         check(!_announce(index, 0, stranger), "38 only members");
+        _commitElsewhere(seed, index);
         check(!_proveTruth(index, 0, stranger), "38 only members");
+    }
+
+    /// What a member meant for another round than the one under way.
+    function _commitElsewhere(uint256 seed, uint256 index) private {
+        Ghost storage ghost = _ghosts[index];
+        uint256 attempt = _attempt(index, ghost.segment);
+        uint256 other = attempt == 0 || _pick(seed, "later", 2) == 0 ? attempt + 1 : attempt - 1;
+        bytes memory data = abi.encodeCall(IJobs.commit, (ghost.id, ghost.segment, other, bytes32("overtaken")));
+        check(!_toJobs(_someMember(seed, index, ghost.segment), data, index), "48 a commitment names its round");
     }
 
     // --- choices ----------------------------------------------------------------------------------------------------
