@@ -189,7 +189,9 @@ def queued(play: Players) -> None:
         play.request(0, fee, 3, 0)
     play.simple("cancel", 2, 0)
     play.simple("cancel", 2, 1)
-    for job in (0, 1, 4, 3):
+    _to_end(play, job=0)
+    play.request(0, FEE, 3, 0)  # one more may run, but others wait
+    for job in (1, 4, 3, 5):
         play.admit(0)
         _to_end(play, job=job)
     play.admit(0)
@@ -214,6 +216,8 @@ def members_refused(play: Players) -> None:
     play.commit(0, 0, "t")
     for who, vote in zip(members, "tut", strict=True):
         play.commit(0, who, "t", zero=True)
+        play.commit(0, who, "t", beside=(1, 0))
+        play.commit(0, who, "t", beside=(0, 1))
         play.commit(0, who, vote)
         play.commit(0, who, vote)
         play.reveal(0, who)

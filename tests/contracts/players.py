@@ -116,7 +116,7 @@ class Players:
     def request(
         self, model: int, fee: int, size: int, permille: int, fault: str | None = None, again: bool = False
     ) -> None:
-        if len(self.sides.jobs) > 4:
+        if len(self.sides.jobs) > 5:
             return
         policy = replace(POLICY, committee_size=size, proof_permille=permille)
         self.requests += not again
@@ -147,14 +147,16 @@ class Players:
         arguments = (self.job(job), self.sides.blockhash)
         return self.sides.move(self.who(who), "draw", self.job(job), machine=arguments)
 
-    def commit(self, job: int, who: int, vote: str, zero: bool = False) -> bool:
+    def commit(self, job: int, who: int, vote: str, zero: bool = False, beside: tuple[int, int] = (0, 0)) -> bool:
+        """Commit in the round under way, or in one that lies so many segments and attempts beside it."""
         job_id, operator = self.job(job), Address(self.who(who).address)
         record = self.record(job_id)
         segment = 0 if record is None else record.segment
         attempt = 0 if record is None else record.attempts[segment]
         link = {"u": UNAVAILABLE, "b": BAD_INPUT}.get(vote) or self.link(job_id, segment, VOTES[vote])
         commitment = hashing.commitment(*self._where(job_id, segment, attempt), operator, link, SALT)
-        if not self.simple("commit", job, who, segment, attempt, ZERO_HASH if zero else commitment):
+        named = (max(segment + beside[0], 0), max(attempt + beside[1], 0))
+        if not self.simple("commit", job, who, *named, ZERO_HASH if zero else commitment):
             return False
         self.secrets[job_id, segment, attempt, operator] = link
         return True

@@ -30,7 +30,7 @@ from tests.local_chain import ETHER, LocalChain
 
 pytestmark = pytest.mark.integration
 
-EXAMPLES, STEPS = (150, 40) if os.environ.get("CI") == "true" else (20, 20)
+EXAMPLES, STEPS = (150, 40) if os.environ.get("CI") == "true" else (40, 25)
 ODD = {
     "max_running_jobs": 2,
     "miss_penalty_bps": 137,
@@ -61,6 +61,7 @@ any_segment = st.integers(0, 3)
 rarely = st.integers(0, 7).map(lambda number: number == 0)
 outputs = st.sampled_from([0, 0, 0, 1, 2])
 votes = st.sampled_from(["ttt", "ttt", "ttt", "wwt", "wtw", "twt", "wvt", "uut", "uuu", "bbb", "bub", "tub", "ubw"])
+rounds_beside = st.sampled_from([(0, 0), (0, 0), (0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)])
 silent = st.sampled_from([0, 0, 0, 0, 1, 2, 4, 3, 5, 6, 7])
 
 
@@ -151,9 +152,9 @@ class MoveMachine(RuleBasedStateMachine):
     def provide_input(self, job: int, who: int, zero: bool) -> None:
         self.play.simple("provide_input", job, who, ZERO_HASH if zero else b"\5" * 32)
 
-    @rule(job=any_job, who=anybody, vote=st.sampled_from("ttwvub"), zero=rarely)
-    def commit(self, job: int, who: int, vote: str, zero: bool) -> None:
-        self.play.commit(job, who, vote, zero)
+    @rule(job=any_job, who=anybody, vote=st.sampled_from("ttwvub"), zero=rarely, beside=rounds_beside)
+    def commit(self, job: int, who: int, vote: str, zero: bool, beside: tuple[int, int]) -> None:
+        self.play.commit(job, who, vote, zero, beside)
 
     @rule(job=any_job, who=anybody, fault=st.sampled_from([None, None, None, "link", "salt", "cid"]))
     def reveal(self, job: int, who: int, fault: str | None) -> None:

@@ -158,7 +158,7 @@ class Record(Staking):
         self.emit(JobFailed(job_id, reason, refund))
 
     def charge_requester(self, job_id: JobId, reason: Reason, link: Link, weight: int) -> None:
-        """End a job by its requester's fault: a segment's part of a share of the fee goes to those who said so.
+        """End a job by its requester's fault: a segment's part of a share of the fee goes to those who did their part.
 
         They are the members of the round under way that revealed ``link``, whose stakes add up to ``weight``. Those of
         earlier segments get nothing: what they settled on may be why this input is bad.

@@ -162,7 +162,7 @@ class Rounds(Record):
         self.set_seed_block(job_id)
 
     def _draw_committee(self, job_id: JobId, segment: int, entropy: bytes) -> bool:
-        """Draw a committee; where none can be had the job ends, since the weights are frozen. Says whether it goes on."""
+        """Draw a committee, or end the job where none can be had: weights are frozen. Says whether it goes on."""
         job, attempt = self.state.jobs[job_id], self.attempt_of(job_id, segment)
         seed = hashing.committee_seed(self.domain.chain_id, self.domain.jobs, job_id, segment, entropy)
         earlier = self._earlier_members(job_id, segment)

@@ -118,6 +118,25 @@ def test_machine__proof_against_a_majority__wins_and_half_of_what_is_taken_is_bu
     assert course.wealth() == 3 * STAKE + FEE
 
 
+def test_machine__refused_in_the_middle_of_a_move__has_changed_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    course = Course()
+    job = course.play((TRUE, TRUE, TRUE))
+    course.block = Block(course.block.number, course.machine.job_of(job).deadline)
+    before = course.machine.state.copy()
+
+    def refuse(*_: object) -> None:
+        assert course.machine.state != before  # the first members are paid by now
+        raise Refused("Test")
+
+    monkeypatch.setattr(course.machine, "commend", refuse)
+    with pytest.raises(Refused):
+        course.make(REQUESTER, "finalise", job)
+    assert course.machine.state == before
+    monkeypatch.undo()
+    course.make(REQUESTER, "finalise", job)
+    assert course.machine.job_of(job).phase is Phase.FINALISED
+
+
 def test_draw__fewer_workers_than_a_committee_takes__ends_the_job() -> None:
     course = Course(WORKERS[:2])
     job = course.request()
