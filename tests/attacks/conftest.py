@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from offchain.protocol.types import Address, Phase
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.storage.ipfs import IpfsStore
 from offchain.storage.sealing import Identity
-from tests.attacks.mutant import build_stage, running_theatre
+from tests.attacks.mutant import Mutant, build_stage, running_theatre
 from tests.contracts.stage import Stage
 from tests.harness import Play, ReadyModel, Worker, enroll, ready_model, running_store, test_prover
 from tests.local_chain import LocalChain
@@ -80,8 +81,27 @@ def theatre() -> Iterator[LocalChain]:
         yield chain
 
 
+@pytest.fixture(scope="session")
+def standing(theatre: LocalChain) -> dict[object, Stage]:
+    """Stages that tests asked for before, by what they asked for: deploying one takes longer than most attacks."""
+    return {}
+
+
 @pytest.fixture
-def build(theatre: LocalChain) -> Iterator[Callable[..., Stage]]:
-    """Build stages, see :func:`tests.attacks.mutant.build_stage`; what the test does to the chain is taken back."""
-    with theatre.isolated():
-        yield partial(build_stage, theatre)
+def build(theatre: LocalChain, standing: dict[object, Stage]) -> Iterator[Callable[..., Stage]]:
+    """Build stages, see :func:`tests.attacks.mutant.build_stage`; what the test does to them is taken back."""
+    with ExitStack() as stack:
+        built: list[Stage] = []
+
+        def run(mutant: Mutant | None = None, **options: Any) -> Stage:
+            # Only the first lies below the snapshot that the test ends with.
+            if built:
+                return build_stage(theatre, mutant, **options)
+            asked = (mutant, *sorted(options.items()))
+            if asked not in standing:
+                standing[asked] = build_stage(theatre, mutant, **options)
+            stack.enter_context(theatre.isolated())
+            built.append(Stage(**vars(standing[asked])))
+            return built[0]
+
+        yield run

@@ -37,6 +37,8 @@ MUTANT_CACHE = project_root() / "build" / "test-cache" / "mutants"
 DEPLOYMENT_GAS = 29_000_000
 """Code that is not optimised costs more to deploy than a transaction may use elsewhere."""
 MUTANTS_PER_CALL = 6
+STATES = 64
+"""How many blocks back a chain of these can be asked for."""
 COMPILERS = 2
 TARGETS = ("Registry", "Verifier", "Jobs")
 _declared: dict[str, Mutant] = {}
@@ -179,7 +181,8 @@ def attacking_contract(name: str) -> dict[str, Any]:
 @contextmanager
 def running_theatre(*options: str) -> Iterator[LocalChain]:
     """Start a chain whose clock moves one second a block, on which code of any size may be deployed."""
-    with running_anvil("--disable-code-size-limit", *options) as anvil:
+    # By default Anvil writes the state of every block to disk, and leaves it there.
+    with running_anvil("--disable-code-size-limit", "--prune-history", str(STATES), *options) as anvil:
         chain = LocalChain(Connection(anvil.url))
         chain.rpc("anvil_setBlockTimestampInterval", 1)
         # By default fees go to address 0, where penalties are burnt: tests compare what arrives there.

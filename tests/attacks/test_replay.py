@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 from eth_hash.auto import keccak
 
+from offchain.chain.errors import TransactionRefused
 from offchain.protocol.types import ZERO_HASH, Link, Phase
-from tests.attacks.mutant import Change, Mutant
-from tests.contracts.stage import Play, Stage, commitment_link, refused
+from tests.attacks.mutant import Change, Mutant, pending
+from tests.contracts.stage import Play, Stage, commitment_link, refused, with_policy
+from tests.local_chain import ETHER, InstantSender
 
 pytestmark = pytest.mark.integration
 
@@ -27,6 +29,13 @@ NEVER_CONSUMED = Mutant(
         "if (round.prover == address(0)) revert ProofNotDue(jobId, segment);\n"
         "        if (round.proofHash != 0) revert AlreadyProved(jobId, segment);",
         "if (round.prover == address(0)) revert ProofNotDue(jobId, segment);",
+    )
+)
+ANY_ROUND = Mutant(
+    Change(
+        "jobs/JobRounds.sol",
+        "if (segment != job.segment || attempt != _attempt(job, segment)) {",
+        "(segment, attempt) = (job.segment, _attempt(job, job.segment));\n        if (segment > 99) {",
     )
 )
 
@@ -171,3 +180,46 @@ def test_commitment_of_one_job__refused_in_another(build: Callable[..., Stage]) 
     actual = second.commitment(member, 0, link, salt)
     with refused("CommitmentMismatch", expected=replayed, actual=actual):
         second.jobs.reveal(member, second.job, link, salt, keccak(b"activation"))
+
+
+# --- a round that a proof has overtaken -------------------------------------------------------------------------------
+
+SIX = tuple(3 * ETHER + odd for odd in (1, 3, 5, 7, 11, 13))
+
+
+def overtaken(stage: Stage) -> tuple[Play, InstantSender]:
+    """A member's commitment was on its way when the segment before it was overturned; it lands in the round after."""
+    play = stage.request(with_policy(proof_permille=0)).to_committing()
+    *liars, challenger = play.members()
+    play.play_round({liar.address: Link(keccak(b"a lie")) for liar in liars})
+    late = play.members()[0]
+    waiting = pending(stage.chain, lambda: play.commit(late))
+    play.challenge(0, challenger)
+    assert (play.record.segment, play.attempt(1)) == (1, 1)
+    late.send_raw("commit", {"from": late.address, **waiting})
+    return play, late
+
+
+def test_overtaken_commitment__defence_removed__honest_member_cannot_reveal_and_pays(
+    build: Callable[..., Stage],
+) -> None:
+    stage = build(ANY_ROUND, segments=2, stakes=SIX)
+    play, late = overtaken(stage)
+    with refused("AlreadyCommitted", jobId=play.job, segment=1, operator=late.address):
+        play.commit(late)
+    bond = stage.contracts.staking.active_of(late.address)
+    for other in play.members()[1:]:
+        play.commit(other)
+    for other in play.members()[1:]:
+        play.reveal(other)
+    play.lapse()
+    play.settle()
+    assert stage.contracts.staking.active_of(late.address) < bond
+
+
+def test_overtaken_commitment__refused_because_it_names_its_round(build: Callable[..., Stage]) -> None:
+    stage = build(segments=2, stakes=SIX)
+    with pytest.raises(TransactionRefused) as caught:
+        overtaken(stage)
+    named = {name: caught.value.arguments[name] for name in ("segment", "attempt")}
+    assert (caught.value.error, named) == ("WrongRound", {"segment": 1, "attempt": 1})

@@ -89,7 +89,7 @@ def arguments_of(stage: Stage, play: Play, queued: Play, caller: InstantSender) 
         "draw": (play.job,),
         "provideInput": (play.job, keccak(b"input")),
         "reseal": (play.job, keccak(b"resealed")),
-        "commit": (play.job, keccak(b"commitment")),
+        "commit": (play.job, *play.under_way, keccak(b"commitment")),
         "reveal": (play.job, link, salt, keccak(b"activation")),
         "settle": (play.job,),
         "announce": (play.job, 0, keccak(b"announcement")),
