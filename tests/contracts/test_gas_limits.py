@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from offchain.chain.sender import Receipt
-from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, Phase, Reason
+from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, Link, Phase, Reason
 from tests.contracts.record import penalties
 from tests.contracts.stage import Play, Stage, commitment_link, with_policy
 from tests.contracts.tall_tree import fill_tallest_tree
@@ -99,6 +99,12 @@ def test_moves__largest_committees_in_the_tallest_tree__each_fits_in_a_transacti
         assert len(penalties(play)) == size - 1
         gas["21 x 9: draw of another committee, in vain and again"] = play.draw().gas_used
         assert play.phase is Phase.COMMITTING
+    with stage.chain.isolated():
+        play_last(play, members, {worker.address: WRONG for worker in members if worker != top})
+        play.draw()
+        assert play.round().prover == top.address
+        gas["21 x 9: prove, 20 contradicted"] = play.prove(segments - 1).gas_used
+        assert [reason for *_, reason, _ in penalties(play)] == [Reason.CONTRADICTED_PROOF] * (size - 1)
     play_last(play, members)
     gas["21 x 9: draw of proofs"] = play.draw().gas_used
     with stage.chain.isolated():
@@ -111,8 +117,8 @@ def test_moves__largest_committees_in_the_tallest_tree__each_fits_in_a_transacti
     compare(gas)
 
 
-def play_last(play: Play, members: list[InstantSender]) -> None:
-    play.commit_all()
+def play_last(play: Play, members: list[InstantSender], votes: dict[str, Link] | None = None) -> None:
+    play.commit_all(votes)
     for worker in members:
         play.reveal(worker)
     assert play.phase is Phase.SAMPLING
