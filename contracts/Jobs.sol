@@ -41,7 +41,7 @@ contract Jobs is JobQueue, JobProofs {
             uint256 total = _round(jobId, job, 0).totalWeight;
             return _chargeRequester(jobId, job, Reason.InputUnavailable, 0, total);
         }
-        if (job.phase == Phase.Contested) return _failWithoutOutput(jobId, job);
+        if (job.phase == Phase.Contested && hadTime) return _failWithoutOutput(jobId, job);
         if (job.phase == Phase.Proving && hadTime) {
             for (uint256 i = 0; i < job.segments; ++i) {
                 Round storage round = _round(jobId, job, i);

@@ -19,6 +19,7 @@ from web3.contract.contract import ContractConstructor
 from offchain.chain.connection import Connection, artefact
 from offchain.chain.sender import Receipt, Sender
 from offchain.errors import UnrecoverableError
+from offchain.network.processes import ANVIL_OPTIONS
 from offchain.toolchain import anvil_path
 
 ETHER = 10**18
@@ -37,8 +38,9 @@ class Anvil:
 @contextmanager
 def running_anvil(*options: str, port: int = 0) -> Iterator[Anvil]:
     """Start an Anvil on a loopback port (a free one, if 0), and stop it at the end."""
+    history = () if "--prune-history" in options else ANVIL_OPTIONS
     process = subprocess.Popen(
-        [str(anvil_path()), "--host", "127.0.0.1", "--port", str(port), "--auto-impersonate", *options],
+        [str(anvil_path()), "--host", "127.0.0.1", "--port", str(port), "--auto-impersonate", *history, *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -144,10 +144,23 @@ def start_chain(kind: str, port: int, log: Path, block_seconds: int = 1) -> tupl
     raise UnrecoverableError(f"{kind} did not start on port {port}; its log ends:\n{running.last_words()}")
 
 
+ANVIL_OPTIONS = ("--max-persisted-states", "0")
+"""States beyond the last few hundred blocks would go to disk by the gigabyte; nobody here reads them."""
+
+
 def _chain_command(kind: str, port: int, block_seconds: int) -> list[str]:
     if kind == "anvil":
         options = ["--block-time", str(block_seconds), "--mixed-mining", "--hardfork", "shanghai"]
-        return [str(toolchain.anvil_path()), "--host", "127.0.0.1", "--port", str(port), "--silent", *options]
+        return [
+            str(toolchain.anvil_path()),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--silent",
+            *ANVIL_OPTIONS,
+            *options,
+        ]
     if kind == "ganache":
         return [
             *toolchain.ganache_command(),

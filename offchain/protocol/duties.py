@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from eth_hash.auto import keccak
+
 from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, Address, Job, Member, Phase, Round, is_output
 
 
@@ -78,14 +80,16 @@ def duties_of(view: JobView, account: Address) -> tuple[Duty, ...]:
     """List what an account has to do now, most urgent first.
 
     Housekeeping (draws, settling, finalising, expiring) falls to everybody who has a part in the job, in turn: the
-    requester first, then the members of the round under way in the order in which they were drawn. A queued job's
-    requester tries to have its model's next job admitted, whosever that is.
+    requester first, then the members of the round under way in the order in which they were drawn, then those of
+    earlier segments, the latest first: they are owed their pay. A queued job's requester tries to have its model's
+    next job admitted, whosever that is. Drawing the first committee falls to strangers too, or a place among the
+    running jobs of a model could be held for nothing.
 
     Args:
         view: the job at one block.
-        account: the requester, a member of some committee, or a stranger (who has no duties).
+        account: the requester, a member of some committee, or a stranger that serves the model.
     """
-    return (*_due_of_phase(view, account), *_challenges(view, account))
+    return (*_challenges(view, account), *_due_of_phase(view, account))
 
 
 def _due_of_phase(view: JobView, account: Address) -> tuple[Duty, ...]:
@@ -100,7 +104,7 @@ def _due_of_phase(view: JobView, account: Address) -> tuple[Duty, ...]:
     if view.phase is Phase.PROVING:
         return _proofs(view, account)
     if view.phase is Phase.COMMITTING:
-        return (*_reseal(view, account), *_commit(view, account))
+        return (*_commit(view, account), *_reseal(view, account))
     if view.phase is Phase.REVEALING:
         member = view.round.member(account)
         if member is not None and member.commitment != ZERO_HASH and member.link == ZERO_HASH:
@@ -149,10 +153,20 @@ def _challenges(view: JobView, account: Address) -> tuple[Duty, ...]:
 def _housekeeping(view: JobView, account: Address, action: Action) -> tuple[Duty, ...]:
     if action is Action.DRAW and view.job.seed_block > 0 and view.block_number < view.job.seed_block:
         return ()
-    turns: Sequence[Address] = (view.job.requester, *(member.operator for member in view.round.members))
-    if account not in turns:
+    rounds = (view.round, *reversed(view.rounds[: view.job.segment]))
+    members = [member.operator for round_ in rounds for member in round_.members]
+    turns: Sequence[Address] = tuple(dict.fromkeys((view.job.requester, *members)))
+    if account in turns:
+        return (Duty(action, view.job.segment, turns.index(account)),)
+    if members or action not in (Action.DRAW, Action.EXPIRE):
         return ()
-    return (Duty(action, view.job.segment, turns.index(account)),)
+    # Nobody knows the others' turns before there is a committee: a few strangers at a time.
+    return (Duty(action, view.job.segment, 1 + _turn_of_stranger(view.job.id, account)),)
+
+
+def _turn_of_stranger(job: bytes, account: Address) -> int:
+    """A number from 0 to 7 that differs from job to job and from account to account."""
+    return keccak(job + account.encode())[0] % 8
 
 
 def _proofs(view: JobView, account: Address) -> tuple[Duty, ...]:

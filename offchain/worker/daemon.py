@@ -7,11 +7,12 @@ the salt and the output behind each commitment, is on disk before the commitment
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from offchain.chain.contracts import Contracts, read_job
 from offchain.chain.errors import ChainUnreachable, TransactionRefused
@@ -20,13 +21,14 @@ from offchain.chain.sender import Sender
 from offchain.errors import InterlockError, RecoverableError, UnrecoverableError
 from offchain.protocol import hashing
 from offchain.protocol.duties import Action, Duty, JobView, duties_of
-from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, ZERO_HASH, Address, JobId, Link, ModelId, is_output
+from offchain.protocol.types import ZERO_HASH, Address, JobId, ModelId, is_output
 from offchain.storage.cid import cid_to_digest
 from offchain.storage.local import CachedStore
 from offchain.storage.port import StoreUnreachable
 from offchain.storage.sealing import Identity
 from offchain.worker.candidacy import Candidacy
-from offchain.worker.executor import BadInput, Executor, NotGranted, NoUsableInput
+from offchain.worker.executions import Executions
+from offchain.worker.executor import Executor, NotGranted
 from offchain.worker.memory import Memory, Work
 from offchain.worker.proofs import Proofs, round_of
 
@@ -50,6 +52,9 @@ LOST_RACES = frozenset(
     }
 )
 """Refusals that mean only that somebody else, or an earlier life of this worker, was faster."""
+
+WATCH_SECONDS = 5.0
+"""How often a job is looked at that has no committee yet."""
 
 PUT_OFF_SECONDS = 10.0
 """How long a model whose content cannot be had is left alone."""
@@ -103,6 +108,13 @@ class Worker:
         self._granted: dict[ModelId, float] = {}
         self._noticed: dict[tuple[JobId, Action, int], float] = {}
         self._proofs = Proofs(contracts, sender, store, executor)
+        # Looked up when called: tests make a worker execute otherwise.
+        self._executions = Executions(
+            lambda view, segment: self.execute(view, segment),
+            lambda view: self._executor.log_rows(view),
+            settings.least_prove_seconds,
+        )
+        self._watched: dict[JobId, float] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loading: dict[ModelId, Future[object]] = {}
         self._has_stale_weights = False
@@ -128,6 +140,7 @@ class Worker:
                 )
             stop.wait(pause)
         self._proofs.stop()
+        self._executions.stop()
         self._loader.shutdown(wait=False, cancel_futures=True)
         if self._candidacy is not None:
             self._candidacy.stop()
@@ -135,7 +148,8 @@ class Worker:
     def cycle(self) -> None:
         """Do everything that is due at the newest block; nothing, if there is no new one and nothing is under way."""
         head = self._contracts.connection.block_number()
-        if head == self._last_block and not (self._noticed or self._proofs or self._granted or self._candidacy):
+        busy = (self._noticed, self._proofs, self._executions, self._granted, self._candidacy, self._watched)
+        if head == self._last_block and not any(busy):
             return
         self._enrol()
         self._flush()
@@ -147,20 +161,41 @@ class Worker:
         if self._candidacy is not None:
             self._candidacy.attend_all()
         for job in self._memory.open_jobs():
-            try:
-                self._attend(job)
-            except UnrecoverableError:
-                raise
-            except TransactionRefused as refused:
-                level = logging.DEBUG if refused.error in LOST_RACES else logging.WARNING
-                _log.log(level, "job %s: %s", job.hex()[:8], refused)
-            except Exception as error:  # one job's trouble must not cost the stake on the others
-                _log.warning("job %s: %s", job.hex()[:8], error, exc_info=_is_unforeseen(error))
+            self._guarded(job, partial(self._attend, job))
+        self._watch()
         # Only now: a failure before this line reads the same events again, and so does a restart with grants left.
         if not self._granted:
             self._memory.move_cursor(cursor)
         self._follower.advance(cursor)
         self._last_block = head
+
+    def _guarded(self, job: JobId, step: Callable[[], None]) -> None:
+        """Do one thing for a job. Its trouble must not cost the stake on others, nor on what else is due for it."""
+        try:
+            step()
+        except UnrecoverableError:
+            raise
+        except TransactionRefused as refused:
+            level = logging.DEBUG if refused.error in LOST_RACES else logging.WARNING
+            _log.log(level, "job %s: %s", job.hex()[:8], refused)
+        except Exception as error:
+            _log.warning("job %s: %s", job.hex()[:8], error, exc_info=_is_unforeseen(error))
+
+    def _watch(self) -> None:
+        """Look after jobs of served models that have no committee yet: whoever asked for one may have left."""
+        for job, not_before in tuple(self._watched.items()):
+            if time.monotonic() >= not_before:
+                self._watched[job] = time.monotonic() + WATCH_SECONDS
+                self._guarded(job, partial(self._attend_as_stranger, job))
+
+    def _attend_as_stranger(self, job: JobId) -> None:
+        view = read_job(self._contracts, job)
+        if view.phase.is_terminal or view.rounds[0].members:
+            del self._watched[job]
+            return
+        for duty in duties_of(view, self._me):
+            if self._is_my_turn(view, duty):
+                self._fulfil(view, duty)
 
     def _flush(self) -> None:
         """Send what the node did not take before. What it refuses is no reason to leave the jobs alone."""
@@ -190,6 +225,8 @@ class Worker:
             self._grant(ModelId(bytes(event.arguments["modelId"])))
         elif event.name == "CommitteeDrawn" and self._me in event.arguments["operators"]:
             self._memory.open_job(JobId(bytes(event.arguments["jobId"])))
+        elif event.name == "JobRequested" and ModelId(bytes(event.arguments["modelId"])) in self._served:
+            self._watched.setdefault(JobId(bytes(event.arguments["jobId"])), 0.0)
         elif event.name == "Slashed" and event.arguments["operator"] == self._me:
             self._has_stale_weights = len(self._served) > 1
 
@@ -259,7 +296,7 @@ class Worker:
         self._proofs.keep_only(job, proofs)
         for duty in duties:
             if self._is_my_turn(view, duty):
-                self._fulfil(view, duty)
+                self._guarded(job, partial(self._fulfil, view, duty))
 
     def _close(self, view: JobView) -> None:
         """Forget a job once its end is too deep in the chain to be undone; until then its work may be needed again."""
@@ -267,6 +304,7 @@ class Worker:
         if settled_block < 0 or not self._contracts.jobs.phase_of(job, settled_block).is_terminal:
             return
         self._memory.close_job(job)
+        self._executions.forget(job)
         self._claim()
 
     def _is_my_turn(self, view: JobView, duty: Duty) -> bool:
@@ -302,34 +340,14 @@ class Worker:
         """Compute the output that this worker stands by."""
         return self._executor.execute(view, segment)
 
-    def _vote(self, view: JobView, segment: int, link: Link) -> Work:
-        """Stand by a vote instead of an output."""
-        return Work(view.job.id, segment, view.job.attempts[segment], (), (), link, secrets.token_bytes(32))
-
-    def _answer(self, view: JobView, segment: int) -> Work:
-        """Execute, or vote that it cannot be done.
-
-        Raises:
-            NoUsableInput: the input cannot be had yet, and there is still time to wait for it.
-        """
-        policy = view.job.policy
-        if policy.proof_permille and policy.prove_seconds < self._settings.least_prove_seconds:
-            return self._vote(view, segment, BAD_INPUT)  # whoever commits to an output may have to prove it in time
-        try:
-            return self.execute(view, segment)
-        except BadInput:
-            return self._vote(view, segment, BAD_INPUT)
-        except NoUsableInput:
-            if view.timestamp < view.job.deadline - policy.commit_seconds // 2:
-                raise
-            return self._vote(view, segment, UNAVAILABLE)
-
     def _commit(self, view: JobView, segment: int) -> None:
         key = round_of(view, segment)
         if self._memory.work(*key) is None:
-            self._memory.save(self._answer(view, segment))
-        work = self._memory.work(*key)
-        assert work is not None
+            answer = self._executions.answer(view, segment, self._me, len(self._proofs))
+            if answer is None:
+                return  # the next cycle asks again
+            self._memory.save(answer)
+        work = self._remembered(view, segment)
         commitment = hashing.commitment(
             self._contracts.connection.chain_id,
             self._contracts.jobs.address,

@@ -81,6 +81,11 @@ class Executor:
             self._circuits[model_id] = load_circuits(manifest, self._store, self._prover, identity)
         return self._circuits[model_id]
 
+    def log_rows(self, view: JobView) -> tuple[int, ...] | None:
+        """The sizes of a job's circuits, as powers of two; None if its model is not loaded."""
+        circuits = self._circuits.get(view.job.model_id)
+        return None if circuits is None else tuple(circuit.log_rows for circuit in circuits)
+
     def execute(self, view: JobView, segment: int) -> Work:
         """Execute a segment on the input that its opening link stands for.
 

@@ -44,6 +44,10 @@ class Proofs:
         """Whether anything is made, waiting or not sent yet."""
         return bool(self._made)
 
+    def __len__(self) -> int:
+        """How many proofs are made, waiting or not sent yet."""
+        return len(self._made)
+
     def __contains__(self, key: Round) -> bool:
         return key in self._made
 

@@ -38,7 +38,7 @@ class Machine(Queue, Proofs):
         if job.phase is Phase.AWAITING_INPUT and had_time:
             total = self.round_of(job_id, 0).total_weight
             return self.charge_requester(job_id, Reason.INPUT_UNAVAILABLE, Link(ZERO_HASH), total)
-        if job.phase is Phase.CONTESTED:
+        if job.phase is Phase.CONTESTED and had_time:
             return self.fail_without_output(job_id)
         if job.phase is Phase.PROVING and had_time:
             for segment in range(job.segments):

@@ -189,8 +189,8 @@ def test_attend__proof_cannot_be_sent__sends_the_same_proof_later(
     setattr(outside, where, failing(StoreUnreachable("ipfs", "away")))
     worker._attend(JOBS[0])
     wait_for_proof(worker)
-    with pytest.raises(StoreUnreachable):
-        worker._attend(JOBS[0])
+    worker._attend(JOBS[0])
+    assert not outside.sent
     worker._attend(JOBS[0])
     assert (outside.proved, outside.sent, bool(worker._proofs)) == (1, ["proof"], False)
 
@@ -251,3 +251,14 @@ def proved(job: JobId) -> JobView:
     """The same job, once somebody has proved it."""
     view = proving(job)
     return replace(view, rounds=(replace(view.rounds[0], proof_hash=b"\4" * 32, proved_by=ME),))
+
+
+def test_attend__one_duty_fails__does_the_others(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "read_job", lambda contracts, job: proving(job))
+    duties = (Duty(Action.RESEAL, 0), Duty(Action.COMMIT, 0))
+    monkeypatch.setattr(daemon, "duties_of", lambda view, account: duties)
+    done: list[str] = []
+    monkeypatch.setattr(worker, "_reseal", failing(StoreUnreachable("ipfs", "away")))
+    monkeypatch.setattr(worker, "_commit", lambda view, segment: done.append("committed"))
+    worker._attend(JOBS[0])
+    assert done == ["committed"]
