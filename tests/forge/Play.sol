@@ -82,7 +82,9 @@ abstract contract Play is Stakes {
         Ghost storage ghost = _ghosts[index];
         bytes32 id = ghost.id;
         Phase phase = jobs.phaseOf(id);
-        if (_pick(seed, "overturn", phase == Phase.Proving ? 2 : 4) == 0) _overturn(index, seed);
+        // Of some jobs the challengers wait for the last moment.
+        bool waits = _pick(uint256(id), "patience", 3) == 0 && phase != Phase.Challengeable;
+        if (!waits && _pick(seed, "overturn", phase < Phase.Proving ? 4 : 2) == 0) _overturn(index, seed);
         if (ghost.closed) return;
         phase = jobs.phaseOf(id);
         address anybody = _actor(seed);
@@ -225,7 +227,7 @@ abstract contract Play is Stakes {
         vm.deal(requester, requester.balance + feeWei);
         check(_send(requester, feeWei, address(jobs), data, index), "27 a job is made once");
         if (!ghost.started) ++reached["queued"];
-        else if (feeWei % 8 == 0) _hasten(index, 1 hours + feeWei % 4 hours);
+        else if (feeWei % 8 == 0) _hasten(index, 10 minutes + feeWei % 2 hours);
         // Whatever has room starts at once, unless somebody waits; cancelled ones may still be in the queue.
         check(ghost.started || _mayWait(model, index), "26 queue by fee, then by age");
         // The same request again makes no second job, and takes nothing.

@@ -10,7 +10,7 @@ contract ReachTest is Campaign {
     /// Forge prints these.
     event log_named_uint(string key, uint256 val);
 
-    uint256 private constant WALKS = 96;
+    uint256 private constant WALKS = 192;
     uint256 private constant MOVES = 128;
     uint256 private constant OUTCOMES = 31;
 

@@ -179,14 +179,14 @@ abstract contract World is Cheats {
 
     function _policy(uint256 seed) internal view returns (Policy memory) {
         uint8[6] memory sizes = [1, 2, 3, 4, 4, 4];
-        uint16[4] memory quorums = [uint16(5001), 6000, 6667, 10_000];
+        uint16[6] memory quorums = [uint16(5001), 5001, 5001, 6000, 6667, 10_000];
         uint16[3] memory rates = [uint16(0), 500, 1000];
         // Most windows are minutes; one job in eight would fill the seven days that it has.
         uint256 longest = _pick(seed, "long", 8) == 0 ? 3501 : 500;
         uint256 least = _pick(seed, "short", 8) == 0 ? MINIMUM_WINDOW : 10 * MINIMUM_WINDOW;
         return Policy({
             committeeSize: sizes[_pick(seed, "size", 6)],
-            quorumBps: quorums[_pick(seed, "quorum", 4)],
+            quorumBps: quorums[_pick(seed, "quorum", 6)],
             proofPermille: rates[_pick(seed, "rate", 3)],
             inputSeconds: uint32(least + _pick(seed, "input", longest)),
             commitSeconds: uint32(least + _pick(seed, "commit", longest)),
