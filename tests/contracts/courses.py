@@ -57,8 +57,9 @@ def overturned(play: Players, segment: int, at: Phase, votes: str = "wwt") -> No
     _until(play, Phase.REVEALING, segment, votes)
     _until(play, at)
     if at is Phase.PROVING:  # one proof is there, another one stays due
-        prover = play.sides.machine.round_of(play.job(0), 1).prover
-        play.show("prove", 0, 1, play.index(prover), announced=False)
+        other = 1 if segment != 1 else 2
+        prover = play.sides.machine.round_of(play.job(0), other).prover
+        play.show("prove", 0, other, play.index(prover), announced=False)
     play.dissent(0)
     play.reseal_all(0)
     _to_end(play)
@@ -153,7 +154,10 @@ def wrong_proofs(play: Players) -> None:
             play.show("prove", 0, segment, who, zero=True)
             play.show("challenge", 0, segment, who, opening=2)
             play.show("challenge", 0, segment, who, closing=0, announced=False)
-    play.lapse(0, -400)
+    play.lapse(0, 400)
+    for announced in (False, True):  # by now the drawn prover could copy, too
+        prover = play.sides.machine.round_of(play.job(0), 0).prover
+        play.show("prove", 0, 0, play.index(prover), announced=announced)
     play.prove_all(0, True)
     play.prove_all(0, False)
     _to_end(play)
@@ -291,6 +295,22 @@ def trials(play: Players) -> None:
     play.stake("serve", NEWCOMER, play.model(1))
 
 
+def reputations(play: Players) -> None:
+    """Earned by settled segments, halved by silence, lost by a lie."""
+    for job in range(3):
+        _open(play, permille=0)
+        _to_end(play, job=job)
+    _open(play, permille=0)
+    _until(play, Phase.COMMITTING, 0, job=3)
+    play.go_on(3, "ttt", 6)
+    _until(play, Phase.REVEALING, 0, "wwt", job=3)
+    _until(play, Phase.CHALLENGEABLE, job=3)
+    play.dissent(3)
+    _until(play, Phase.REVEALING, 1, job=3)
+    play.go_on(3, "ttt", 4)
+    _to_end(play, job=3)
+
+
 def trial_overheard(play: Players) -> None:
     """Whoever commits in the very block in which the answer is shown has seen it."""
     for who in (NEWCOMER, NEWCOMER + 1):
@@ -343,6 +363,7 @@ COURSES: dict[str, Callable[[Players], None]] = {
         stakes,
         trials,
         trial_overheard,
+        reputations,
     )
 }
 COURSES |= {
@@ -353,6 +374,7 @@ COURSES |= {
         (1, Phase.SAMPLING),
         (2, Phase.SAMPLING),
         (0, Phase.PROVING),
+        (1, Phase.PROVING),
         (2, Phase.PROVING),
     ]
 }
