@@ -1,4 +1,4 @@
-"""Courses that random moves hardly ever take, each to somewhere that only a few moves lead to."""
+"""Courses that random moves hardly ever take."""
 
 from __future__ import annotations
 
@@ -32,16 +32,15 @@ def _until(play: Players, phase: Phase, segment: int | None = None, votes: str =
 
 
 def _to_end(play: Players, votes: str = "ttt", job: int = 0) -> None:
-    for _ in range(60):
-        if play.phase(play.job(job)).is_terminal:
-            break
-        play.go_on(job, votes, 0)
+    for _ in range(60):  # proofs of the second model never count: its jobs come to no end by themselves
+        if not play.phase(play.job(job)).is_terminal:
+            play.go_on(job, votes, 0)
     for who in range(len(play.sides.accounts)):
         play.claim(who)
 
 
 def honest(play: Players) -> None:
-    """Of every rate of proofs and size of committee; afterwards nothing can be done."""
+    """With every rate of proofs; afterwards nothing can be done."""
     for index, (size, permille) in enumerate([(3, 1000), (2, 500), (1, 0)]):
         _open(play, size, permille)
         _to_end(play, job=index)
@@ -50,11 +49,12 @@ def honest(play: Players) -> None:
         play.simple("expire", index, 0)
 
 
-def overturned(play: Players, segment: int, at: Phase, votes: str = "wwt") -> None:
+def overturned(play: Players, segment: int, at: Phase, time: int) -> None:
     """Two of three lie about one segment, and the third proves it, wherever the job is by then."""
+    play.sides.mine(1 + time)  # other times, other draws
     _open(play, permille=0 if at is Phase.CHALLENGEABLE else 1000)
     _until(play, Phase.COMMITTING, segment)
-    _until(play, Phase.REVEALING, segment, votes)
+    _until(play, Phase.REVEALING, segment, "wwt")
     _until(play, at)
     if at is Phase.PROVING:  # one proof is there, another one stays due
         other = 1 if segment != 1 else 2
@@ -91,9 +91,12 @@ def contested(play: Players, votes: str, answered: bool) -> None:
 
 
 def voted(play: Players, votes: str, segment: int) -> None:
-    """No output, but votes."""
+    """No output, but votes, and at segment 2 a silent member."""
     _open(play)
     _until(play, Phase.COMMITTING, segment)
+    if segment == 2:
+        _until(play, Phase.REVEALING, segment, votes)
+        play.go_on(0, votes, 4)
     _to_end(play, votes)
 
 
@@ -337,9 +340,8 @@ def ended(play: Players, at: Phase, seconds: int) -> None:
     record = play.record(play.job(0))
     assert record is not None
     for timestamp in sorted({record.ends_at, record.deadline}):
-        for spare in (2, 1, 0):
-            if timestamp - spare > play.sides.head.timestamp:
-                play.sides.move_to(timestamp - spare)
+        for moment in range(max(timestamp - 2, play.sides.head.timestamp + 1), timestamp + 1):
+            play.sides.move_to(moment)
         play.simple("finalise", 0, 0)
         play.simple("expire", 0, 0)
     play.simple("provide_input", 0, 1, ZERO_HASH)
@@ -367,16 +369,17 @@ COURSES: dict[str, Callable[[Players], None]] = {
     )
 }
 COURSES |= {
-    f"overturned at {segment} while {at.name}": lambda play, segment=segment, at=at: overturned(play, segment, at)
-    for segment, at in [
-        (0, Phase.CHALLENGEABLE),
-        (2, Phase.CHALLENGEABLE),
-        (1, Phase.SAMPLING),
-        (2, Phase.SAMPLING),
-        (0, Phase.PROVING),
-        (1, Phase.PROVING),
-        (2, Phase.PROVING),
+    f"overturned at {segment} while {at.name}, {time}": lambda play, which=(segment, at, time): overturned(play, *which)
+    for segment, at, times in [
+        (0, Phase.CHALLENGEABLE, 1),
+        (2, Phase.CHALLENGEABLE, 1),
+        (1, Phase.SAMPLING, 1),
+        (2, Phase.SAMPLING, 1),
+        (0, Phase.PROVING, 1),
+        (1, Phase.PROVING, 4),  # who is drawn to prove stays drawn: another draw has the same result once in three
+        (2, Phase.PROVING, 1),
     ]
+    for time in range(times)
 }
 COURSES |= {
     f"contested {votes} {answered}": lambda play, votes=votes, answered=answered: contested(play, votes, answered)
@@ -384,7 +387,7 @@ COURSES |= {
 }
 COURSES |= {
     f"voted {votes} at {segment}": lambda play, votes=votes, segment=segment: voted(play, votes, segment)
-    for votes, segment in [("uuu", 0), ("uuu", 1), ("bbb", 0), ("bbb", 2), ("ubu", 1), ("ubb", 1)]
+    for votes, segment in [("uuu", 0), ("uuu", 1), ("bbb", 0), ("bbb", 2), ("uuu", 2), ("ubu", 1), ("ubb", 1)]
 }
 COURSES |= {
     f"short at {segment} {silent}": lambda play, segment=segment, silent=silent: short(play, segment, silent)
