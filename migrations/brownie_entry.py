@@ -19,7 +19,14 @@ from offchain.chain.sender import Sender
 from offchain.errors import InvalidInputError
 
 ACCOUNT_VARIABLE = "BROWNIE_ACCOUNT"
-CONTAINERS = {"registry": "Registry", "verifier": "Verifier", "staking": "Staking", "jobs": "Jobs"}
+CONTAINERS = {
+    "registry": "Registry",
+    "verifier": "Verifier",
+    "staking": "Staking",
+    "jobs": "Jobs",
+    "verified_inference": "VerifiedInference",
+    "validation_registry": "ValidationRegistry",
+}
 
 
 class NodeSender(Sender):

@@ -340,8 +340,8 @@ interface IJobs {
     /// @notice Pays everybody, by credit, and closes the job. Emits {JobFinalised}.
     function finalise(bytes32 jobId) external;
 
-    /// @notice Closes a job that ran out of time. The fee goes back, but for what a requester pays that never sealed its
-    /// input, or sealed a bad one; a drawn prover that stayed silent pays. Emits {JobFailed}.
+    /// @notice Closes a job that ran out of time. The fee goes back, but for what a requester pays that did not seal its
+    /// input in time, or sealed a bad one; a drawn prover that stayed silent pays. Emits {JobFailed}.
     function expire(bytes32 jobId) external;
 
     /// @notice The phase that holds now.

@@ -78,8 +78,8 @@ interface IRegistry {
     /// @param manifestCid SHA-256 digest inside the manifest's CIDv0.
     /// @param specs One per segment, in order.
     /// @param verifiers One contract per segment, in the same order.
-    /// @param trials Hashes of answers that new workers have to find, `keccak256(abi.encode(ANSWER_TAG, answer))`, each for one
-    /// worker; see {IStaking.passTrial}. Without any, whoever bonds may serve.
+    /// @param trials Hashes of answers that new workers have to find, `keccak256(abi.encode(ANSWER_TAG, answer))`, each for those
+    /// who commit to it before it is shown; see {IStaking.passTrial}. Without any, whoever bonds may serve.
     /// @return modelId See {modelIdOf}.
     function registerModel(
         bytes32 manifestHash,

@@ -259,7 +259,9 @@ abstract contract JobRounds is JobRecord {
             ++job.segment;
             // It was to be drawn anew when the segment before it was overturned.
             if (_round(jobId, job, job.segment).members.length == 0) return _awaitCommittee(jobId, job);
-            _enter(job, Phase.Committing, job.policy.commitSeconds);
+            // Where rounds were done again, a supporter may have to seal its output again first.
+            uint256 sealing = _attempt(job, job.segment) == 0 ? 0 : job.policy.inputSeconds;
+            _enter(job, Phase.Committing, sealing + job.policy.commitSeconds);
         } else if (job.policy.proofPermille != 0) {
             _enter(job, Phase.Sampling, job.policy.inputSeconds);
             _setSeedBlock(jobId, job);

@@ -11,6 +11,7 @@ from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, Label, Phase, Reaso
 from tests.contracts.record import events_of, failure, newest_events, penalties, stake_of
 from tests.contracts.stage import FEE, POLICY, STAKES, Play, Stage, refused, with_policy
 from tests.contracts.test_jobs_challenge import OTHER, REACH, THIRD, begin, lies
+from tests.local_chain import ETHER
 
 pytestmark = pytest.mark.integration
 
@@ -77,6 +78,7 @@ def test_challenge__activation_that_the_challenger_did_not_reseal__is_still_to_b
     assert play.record.attempts == (0, 2, 0)
     sealed = {member.operator: member.sealed_for for member in play.round(0).members}
     assert (sealed[challenger.address], sealed[stage.workers[1].address]) == (0, 2)
+    play.lapse(POLICY.commit_seconds)  # it has the time that a requester has, before the committee has its own
     play.reseal(challenger)
     member = play.round(0).member(challenger.address)
     assert member is not None
@@ -88,6 +90,8 @@ def test_challenge__segment_that_was_sampled_before__stays_sampled_with_its_prov
     liars = stage.workers[1:]
     policy = with_policy(proof_permille=300)
     for _ in range(40):
+        for liar in liars:  # each overturn takes half of what they weigh
+            stage.contracts.staking.bond(liar, 2 * ETHER)
         play = stage.request(policy).to_committing().play_round().play_round(lies(liars)).play_round()
         play.draw()
         prover = play.round(0).prover

@@ -100,14 +100,10 @@ class ReplayMoney(ReplayState):
             self.findings.note(PAYOUTS, f"{what}: {self.job.fee_wei} wei to {accounts} accounts")
 
     def charge_requester(self, reason: Reason, link: Link, weight: int) -> None:
-        """The job fails by its requester's fault: a share of the fee goes to those who did their part."""
+        """The job fails by its requester's fault: a segment's part of a share of the fee goes to those who said so."""
         job = self.job
         share = job.fee_wei * self.parameter("faultShareBps") // BPS // job.segments
-        payments: Credits = []
-        for segment in range(job.segment):
-            before = self.round(segment)
-            payments += pay_by_weight(before, before.settled_link, before.settled_weight, share)
-        self.fail(reason, payments + pay_by_weight(self.round(job.segment), link, weight, share))
+        self.fail(reason, pay_by_weight(self.round(job.segment), link, weight, share))
 
     def check_payouts(self, closing: Event) -> None:
         """Compare what finalising credited, rounded down throughout, and commended."""

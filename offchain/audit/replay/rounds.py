@@ -255,7 +255,9 @@ class ReplayRounds(ReplayMoney):
             self.job = replace(self.job, segment=self.job.segment + 1)
             if not self.round(self.job.segment).members:
                 return self.await_committee()
-            return self.enter(Phase.COMMITTING, self.policy.commit_seconds)
+            # Where rounds were done again, a supporter may have to seal its output again first.
+            sealing = 0 if self.job.attempts[self.job.segment] == 0 else self.policy.input_seconds
+            return self.enter(Phase.COMMITTING, sealing + self.policy.commit_seconds)
         if self.policy.proof_permille == 0:
             return self.await_proofs()
         self.enter(Phase.SAMPLING, self.policy.input_seconds)

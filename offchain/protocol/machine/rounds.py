@@ -241,7 +241,9 @@ class Rounds(Record):
         if not is_last(job):
             job = self.change(job_id, segment=job.segment + 1)
             if self.round_of(job_id, job.segment).members:
-                self.enter(job_id, Phase.COMMITTING, job.policy.commit_seconds)
+                # Where rounds were done again, a supporter may have to seal its output again first.
+                sealing = 0 if self.attempt_of(job_id, job.segment) == 0 else job.policy.input_seconds
+                self.enter(job_id, Phase.COMMITTING, sealing + job.policy.commit_seconds)
             else:  # it was to be drawn anew when the segment before it was overturned
                 self._await_committee(job_id)
         elif job.policy.proof_permille:
