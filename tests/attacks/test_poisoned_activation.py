@@ -10,11 +10,11 @@ from offchain.chain.contracts import Contracts
 from offchain.protocol.duties import JobView
 from offchain.protocol.field import FIELD_MODULUS, encode_elements
 from offchain.protocol.types import ModelId
-from offchain.proving.port import InputOutOfRange, SegmentCircuit
+from offchain.proving.port import SegmentCircuit
 from offchain.storage.cid import cid_to_digest
 from offchain.storage.port import ContentStore
 from offchain.storage.sealing import encryption_key, seal
-from offchain.worker.executor import Executor
+from offchain.worker.executor import Executor, NoUsableInput
 from tests.harness import Elements, Play
 
 pytestmark = pytest.mark.integration
@@ -37,10 +37,11 @@ def test_execute__first_copy_is_poisoned__takes_an_honest_one(contracts: Contrac
         assert (work.inputs, work.outputs) == (proving.inputs[SEGMENT], proving.inputs[SEGMENT + 1])
 
 
-def test_execute__every_copy_is_out_of_range__says_so(contracts: Contracts, proving: Play) -> None:
+def test_execute__every_copy_is_out_of_range__is_no_usable_input(contracts: Contracts, proving: Play) -> None:
     out_of_range = poisons(proving.inputs[SEGMENT])[0]
     view = poisoned(proving, out_of_range, copies=3)
-    with pytest.raises(InputOutOfRange):
+    # None of them has the link that was settled: the input itself may be a good one, and cannot be had.
+    with pytest.raises(NoUsableInput):
         executor(contracts, proving).execute(view, SEGMENT)
 
 

@@ -17,8 +17,9 @@ from tests.local_chain import LocalChain, running_anvil
 @pytest.fixture(scope="session")
 def clockwork() -> Iterator[LocalChain]:
     """The chain."""
-    # Nothing here asks for the state at old blocks; kept, that of a long test fills tens of gigabytes of disk.
-    with running_anvil("--prune-history", "64") as anvil:
+    # A clock that always starts alike, so that draws fall alike. Nothing here asks for the state at old blocks; kept,
+    # that of a long test fills tens of gigabytes of disk.
+    with running_anvil("--prune-history", "64", "--timestamp", "1750000000") as anvil:
         chain = LocalChain(Connection(anvil.url))
         chain.rpc("anvil_setBlockTimestampInterval", 1)
         # By default fees go to address 0, where penalties are burnt: tests compare what arrives there.

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from migrations.ledger import parameters
 from offchain.protocol.types import Phase
 from tests.faults.dying_worker import BEFORE_PROVING, PROVING, plan
 from tests.live_network import LiveNetwork, until
@@ -96,8 +97,8 @@ def test_ipfs__killed_mid_job__job_waits_and_goes_on(mended: LiveNetwork) -> Non
     live.assert_right(job)
 
 
-def test_ipfs__away_for_too_long__job_expires_and_is_refunded(mended: LiveNetwork) -> None:
-    """The gateway cannot hand the input out: nobody is to blame, and the whole fee comes back."""
+def test_ipfs__away_for_too_long__job_expires_and_the_committee_is_paid_for_waiting(mended: LiveNetwork) -> None:
+    """The gateway cannot hand the input out in time, and pays a segment's part of a share of the fee for that."""
     live, network = mended, mended.network
     stakes, credit = live.stakes(), live.contracts.jobs.credit_of(live.gateway_account)
     network.programs["ipfs"].kill()
@@ -106,7 +107,11 @@ def test_ipfs__away_for_too_long__job_expires_and_is_refunded(mended: LiveNetwor
     _blocks_pass(live, 3)
     live.jump(view.job.policy.input_seconds)
     ended = live.ended(job, Phase.FAILED)
-    assert live.contracts.jobs.credit_of(live.gateway_account) == credit + ended.job.fee_wei
+    fee, members = ended.job.fee_wei, ended.rounds[0].members
+    share = fee * parameters()["fault_share_bps"] // 10_000 // ended.job.segments
+    total = sum(member.weight for member in members)
+    paid = sum(share * member.weight // total for member in members)
+    assert live.contracts.jobs.credit_of(live.gateway_account) == credit + fee - paid
     assert (live.penalties(job), live.stakes()) == ([], stakes)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from offchain.protocol.duties import JobView
+from offchain.protocol.machine.limits import MAX_REDRAWS
 from offchain.protocol.types import ZERO_HASH, Phase, Reason
 from tests.live_network import LiveNetwork
 
@@ -30,16 +33,17 @@ def test_worker__silent_in_the_commit_phase__is_penalised_and_the_others_settle(
 
 
 def test_workers__all_silent__job_fails_and_is_refunded(mended: LiveNetwork) -> None:
-    """Nobody showed that the work could be done at all, so nobody is charged for it."""
+    """Committee after committee: nobody showed that the work could be done at all, so nobody is charged for it."""
     live = mended
     stakes, credit = live.stakes(), live.contracts.jobs.credit_of(live.gateway_account)
     live.freeze(*live.names)
     job = live.submit()
-    view = live.seen(job, lambda it: it.phase is Phase.COMMITTING, "the first commit phase")
-    live.jump(view.job.policy.commit_seconds)
-    live.seen(job, lambda it: it.phase is Phase.REVEALING, "the reveal phase")
-    live.jump(view.job.policy.reveal_seconds)
+    for attempt in range(MAX_REDRAWS + 1):
+        view = live.seen(job, partial(_is_committing, attempt=attempt), f"commit phase {attempt}")
+        live.jump(view.job.policy.commit_seconds)
     ended = live.ended(job, Phase.FAILED)
+    (failed,) = (event for event in live.events(job) if event.name == "JobFailed")
+    assert failed.arguments["reason"] == Reason.TOO_FEW_ACTED
     assert live.contracts.jobs.credit_of(live.gateway_account) == credit + ended.job.fee_wei
     assert (live.penalties(job), live.stakes()) == ([], stakes)
 
@@ -60,6 +64,10 @@ def test_prover__silent__is_replaced_and_penalised(mended: LiveNetwork) -> None:
     assert live.name_of(ended.rounds[due[-1]].proved_by) != late
     assert live.penalties(job) == [(late, Reason.MISSED_PROOF)]
     live.assert_right(job)
+
+
+def _is_committing(view: JobView, attempt: int) -> bool:
+    return view.phase is Phase.COMMITTING and view.job.attempts[0] == attempt
 
 
 def _is_missing_only(view: JobView, segment: int) -> bool:
