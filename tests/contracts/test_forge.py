@@ -35,7 +35,7 @@ BREAKS = {
         "if (member.link == proved) continue;",
     ),
     "33": ("contracts/jobs/JobProofs.sol", "if (linkIn != opening)", "if (linkIn == 0)"),
-    "44": ("contracts/jobs/JobProofs.sol", "phase > Phase.Challengeable)", "phase > Phase.Proving)"),
+    "44": ("contracts/jobs/JobProofs.sol", "link == before ||", "before != 0 ||"),
 }
 """By the rule that it breaks: the source, what stands there, and what is to stand there."""
 
