@@ -86,7 +86,7 @@ def test_make_trials__none__names_a_seed_and_no_answers(prover: EzklProver, prep
 
 def test_make_trials__circuit_refuses_a_seed__takes_another(prover: EzklProver, prepared: PreparedModel) -> None:
     unlucky = Unlucky(prover, MAX_SEEDS - 1)
-    trials = make_trials(prepared.circuits, SPREAD, 2, unlucky)
+    trials = make_trials(prepared.circuits, SPREAD, 1, unlucky)  # two could be equal by chance
     assert unlucky.asked == MAX_SEEDS
     [answer] = answer_trials(trials, [0], prepared.circuits, prover)
     assert hashing.answer_hash(answer).hex() == trials.answers[0]
