@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from migrations.steps import migrate_all
+from offchain.chain import connection as decoding
 from offchain.chain.connection import Connection
 from offchain.chain.contracts import Contracts
 from offchain.protocol.types import ZERO_ADDRESS
 from tests.contracts.stage import STAKES, Stage
+from tests.contracts.views import NAMES, Views
 from tests.local_chain import LocalChain, running_anvil
 
 
@@ -50,3 +52,18 @@ def stage(shared_stage: Stage) -> Iterator[Stage]:
     """Three workers that serve a model of three segments; whatever the test does to the chain is taken back."""
     with shared_stage.chain.isolated():
         yield Stage(**vars(shared_stage))
+
+
+@pytest.fixture
+def views(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Views]:
+    """The views that the migrations deployed."""
+    deployment = stage.contracts.deployment
+    assert deployment.verified_inference is not None
+    assert deployment.validation_registry is not None
+    bind = stage.chain.connection.contract
+    inference, validations = deployment.verified_inference, deployment.validation_registry
+    # Off chain nothing calls the views, so that their errors are not among those that a connection can name.
+    monkeypatch.setattr(decoding, "CONTRACTS", (*decoding.CONTRACTS, *NAMES))
+    decoding._custom_errors.cache_clear()
+    yield Views(stage, bind(NAMES[0], inference), bind(NAMES[1], validations))
+    decoding._custom_errors.cache_clear()
