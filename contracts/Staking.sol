@@ -2,16 +2,17 @@
 pragma solidity 0.8.37;
 
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
-import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
 
+import {Escrow} from "./Escrow.sol";
 import {IJobs, Member} from "./interfaces/IJobs.sol";
 import {IRegistry} from "./interfaces/IRegistry.sol";
-import {IStaking} from "./interfaces/IStaking.sol";
+import {Hold, IStaking} from "./interfaces/IStaking.sol";
+import {IVerifier} from "./interfaces/IVerifier.sol";
 import {SumTree} from "./libraries/SumTree.sol";
 
 /// @title Staking
 /// @notice See {IStaking}.
-contract Staking is IStaking, ReentrancyGuard {
+contract Staking is IStaking, Escrow {
     using SumTree for SumTree.Tree;
 
     uint256 public constant MAX_MODELS_PER_OPERATOR = 16;
@@ -22,14 +23,18 @@ contract Staking is IStaking, ReentrancyGuard {
     bytes32 private constant DOMAIN_TYPEHASH =
         keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
     uint256 public constant MAX_REPUTATION = 10_000;
+    uint256 public constant APPEAL_SECONDS = 1 days;
     uint256 private constant BPS = 10_000;
 
     /// The only contract that may slash: the one that deployed this one.
     address public immutable slasher;
     IRegistry public immutable registry;
+    IVerifier public immutable verifier;
     uint256 public immutable minimumStake;
     uint256 public immutable unbondingSeconds;
     uint256 public immutable equivocationPenaltyBps;
+    uint256 public immutable challengerShareBps;
+    uint256 public immutable requesterShareBps;
 
     struct Operator {
         uint208 active;
@@ -57,13 +62,27 @@ contract Staking is IStaking, ReentrancyGuard {
     mapping(bytes32 modelId => mapping(uint256 trial => uint256 blockNumber)) private _answeredAt;
     mapping(bytes32 modelId => mapping(address operator => uint256)) private _reputations;
     mapping(bytes32 round => mapping(address operator => bool)) private _hasEquivocated;
+    /// By the hash of the hold: who acts on one says what it is.
+    mapping(bytes32 hold => bool) private _isHeld;
 
-    constructor(IRegistry registry_, uint256 minimumStake_, uint256 unbondingSeconds_, uint256 penaltyBps_) {
+    /// @param challengerShareBps_, requesterShareBps_ Together at most one half, which the deployer has to see to.
+    constructor(
+        IRegistry registry_,
+        IVerifier verifier_,
+        uint256 minimumStake_,
+        uint256 unbondingSeconds_,
+        uint256 penaltyBps_,
+        uint256 challengerShareBps_,
+        uint256 requesterShareBps_
+    ) {
         slasher = msg.sender;
         registry = registry_;
+        verifier = verifier_;
         minimumStake = minimumStake_;
         unbondingSeconds = unbondingSeconds_;
         equivocationPenaltyBps = penaltyBps_;
+        challengerShareBps = challengerShareBps_;
+        requesterShareBps = requesterShareBps_;
     }
 
     /// @inheritdoc IStaking
@@ -106,17 +125,57 @@ contract Staking is IStaking, ReentrancyGuard {
     }
 
     /// @inheritdoc IStaking
-    function slash(address account, uint256 amount, bytes32 modelId, uint256 returnedBps, bool isGrave)
-        external
-        returns (uint256 taken, uint256 returned)
-    {
+    function slash(address account, uint256 amount, bytes32 modelId) external returns (uint256 taken) {
         if (msg.sender != slasher) revert NotSlasher(msg.sender);
         taken = _take(account, amount, modelId);
-        _setReputation(account, modelId, isGrave ? 0 : _reputations[modelId][account] / 2);
-        // INVARIANT: at least half is burnt, or whoever can bring a fault about could get its own stake out early.
-        returned = taken * (returnedBps < BPS / 2 ? returnedBps : BPS / 2) / BPS;
-        if (taken != returned) _send(address(0), taken - returned);
-        if (returned != 0) _send(slasher, returned);
+        _setReputation(account, modelId, _reputations[modelId][account] / 2);
+        _burn(taken);
+    }
+
+    /// @inheritdoc IStaking
+    function hold(Hold memory held) external returns (uint256 taken) {
+        if (msg.sender != slasher) revert NotSlasher(msg.sender);
+        taken = _take(held.operator, held.amount, held.modelId);
+        held.amount = taken;
+        held.reputation = _reputations[held.modelId][held.operator];
+        held.releaseAt = block.timestamp + APPEAL_SECONDS;
+        _setReputation(held.operator, held.modelId, 0);
+        _isHeld[keccak256(abi.encode(held))] = true;
+        emit SlashHeld(held.jobId, held.segment, held.operator, held);
+    }
+
+    /// @inheritdoc IStaking
+    function appeal(Hold calldata held, bytes calldata proof, uint256[] calldata instances) external {
+        _closeHold(held);
+        if (block.timestamp >= held.releaseAt) revert AppealOver(held.releaseAt, block.timestamp);
+        // Interaction: a static call, which can change nothing.
+        (bytes32 linkIn, bytes32 linkOut) = verifier.verifySegment(held.modelId, held.segment, proof, instances);
+        if (linkIn != held.opening) revert IJobs.OpeningLinkMismatch(held.segment, held.opening, linkIn);
+        if (linkOut != held.link) revert IJobs.ClosingLinkMismatch(held.segment, held.link, linkOut);
+
+        Operator storage operator = _operators[held.operator];
+        operator.active += uint208(held.amount);
+        emit SlashAppealed(held.jobId, held.segment, held.operator, held.attempt, held.amount, operator.active);
+        uint256 reputation = _reputations[held.modelId][held.operator] + held.reputation;
+        _setReputation(held.operator, held.modelId, reputation < MAX_REPUTATION ? reputation : MAX_REPUTATION);
+        _followBond(held.operator, operator, held.modelId);
+    }
+
+    /// @inheritdoc IStaking
+    function release(Hold calldata held) external nonReentrant {
+        _closeHold(held);
+        if (block.timestamp < held.releaseAt) revert StillHeld(held.releaseAt, block.timestamp);
+        uint256 forChallenger;
+        uint256 forRequester;
+        if (held.challenger != address(0)) {
+            // INVARIANT: at least half is burnt, or whoever can bring a fault about could get its own stake out early.
+            forChallenger = held.amount * challengerShareBps / BPS;
+            forRequester = held.amount * requesterShareBps / BPS;
+            _credit(held.challenger, forChallenger);
+            _credit(IJobs(slasher).jobOf(held.jobId).requester, forRequester);
+        }
+        emit SlashReleased(held.jobId, held.segment, held.operator, held.attempt, forChallenger, forRequester);
+        _burn(held.amount - forChallenger - forRequester);
     }
 
     /// @inheritdoc IStaking
@@ -150,7 +209,7 @@ contract Staking is IStaking, ReentrancyGuard {
         uint256 taken = _take(account, member.weight * equivocationPenaltyBps / BPS, modelId);
         _setReputation(account, modelId, 0);
         emit EquivocationPenalised(jobId, segment, account, attempt, taken);
-        if (taken != 0) _send(address(0), taken);
+        _burn(taken);
     }
 
     /// @inheritdoc IStaking
@@ -275,6 +334,11 @@ contract Staking is IStaking, ReentrancyGuard {
     }
 
     /// @inheritdoc IStaking
+    function isHeld(Hold calldata held) external view returns (bool) {
+        return _isHeld[keccak256(abi.encode(held))];
+    }
+
+    /// @inheritdoc IStaking
     function trialAnsweredAt(bytes32 modelId, uint256 trial) external view returns (uint256) {
         return _answeredAt[modelId][trial];
     }
@@ -334,8 +398,19 @@ contract Staking is IStaking, ReentrancyGuard {
         operator.unbonding -= uint208(fromUnbonding);
         taken = fromActive + fromUnbonding;
         emit Slashed(account, taken, operator.active, operator.unbonding);
+        _followBond(account, operator, modelId);
+    }
+
+    function _followBond(address account, Operator storage operator, bytes32 modelId) private {
         Membership storage membership = _memberships[modelId][account];
         if (membership.serving) _setWeight(modelId, account, membership.leafPlusOne - 1, operator.active);
+    }
+
+    /// Each hold ends once.
+    function _closeHold(Hold calldata held) private {
+        bytes32 id = keccak256(abi.encode(held));
+        if (!_isHeld[id]) revert NotHeld(held.jobId, held.segment, held.operator);
+        delete _isHeld[id];
     }
 
     function _setReputation(address operator, bytes32 modelId, uint256 reputation) private {
@@ -388,6 +463,10 @@ contract Staking is IStaking, ReentrancyGuard {
         assembly ("memory-safe") {
             mstore(leaves, known)
         }
+    }
+
+    function _burn(uint256 amount) private {
+        if (amount != 0) _send(address(0), amount);
     }
 
     function _send(address recipient, uint256 amount) private {

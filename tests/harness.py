@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from offchain.chain.contracts import Contracts, JobRequest, read_job
+from offchain.chain.contracts import Contracts, read_job
+from offchain.chain.jobs import JobRequest
 from offchain.chain.sender import Receipt, Sender
 from offchain.inference.calibration import Samples
 from offchain.models.preparation import PreparedModel, Recipe, prepare

@@ -260,7 +260,6 @@ interface IJobs {
     error UnbondingTooShort(uint256 actualSeconds, uint256 longestJobSeconds);
     error ShareOutOfRange(uint256 actualBps);
     error CountIsZero(string field);
-    error NotStaking(address caller);
 
     /// @notice Escrows the value sent as the fee and opens a job. It starts at once if fewer jobs of its model run than may
     /// and none waits; otherwise it is queued by its fee.

@@ -1,6 +1,27 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.37;
 
+/// @notice What a proof took of the bond of a member that had revealed another output, while that can still be proved too.
+/// @param opening The link that the proof opened with, and that a proof of the member's own output has to open with.
+/// @param link What the member revealed.
+/// @param challenger Who is to be compensated if there is no such proof; zero if nobody is.
+/// @param amount Wei.
+/// @param reputation What the member's was.
+/// @param releaseAt The first second in which it is too late for an appeal.
+struct Hold {
+    bytes32 jobId;
+    bytes32 modelId;
+    uint256 segment;
+    uint256 attempt;
+    address operator;
+    bytes32 opening;
+    bytes32 link;
+    address challenger;
+    uint256 amount;
+    uint256 reputation;
+    uint256 releaseAt;
+}
+
 /// @title Bonds of operators, and the draw of committees by stake
 /// @notice An operator's bond is *active* (it counts in draws) or *unbonding* (it no longer counts, but can still be slashed).
 /// Amounts are wei, times are seconds.
@@ -23,6 +44,25 @@ interface IStaking {
         bytes32 indexed jobId, uint256 indexed segment, address indexed operator, uint256 attempt, uint256 amount
     );
 
+    /// @notice A proof took this of an operator's bond. It is given back on {appeal}, or else gone with {release}.
+    event SlashHeld(bytes32 indexed jobId, uint256 indexed segment, address indexed operator, Hold hold);
+    event SlashAppealed(
+        bytes32 indexed jobId,
+        uint256 indexed segment,
+        address indexed operator,
+        uint256 attempt,
+        uint256 amount,
+        uint256 active
+    );
+    event SlashReleased(
+        bytes32 indexed jobId,
+        uint256 indexed segment,
+        address indexed operator,
+        uint256 attempt,
+        uint256 forChallenger,
+        uint256 forRequester
+    );
+
     error AmountIsZero();
     error InsufficientStake(address operator, uint256 required, uint256 available);
     error NotSlasher(address caller);
@@ -41,6 +81,9 @@ interface IStaking {
     error NoEquivocation(bytes32 jobId, uint256 segment, address operator);
     error SignatureMismatch(address expected, address actual);
     error AlreadyPenalised(bytes32 jobId, uint256 segment, address operator);
+    error NotHeld(bytes32 jobId, uint256 segment, address operator);
+    error AppealOver(uint256 releaseAt, uint256 now_);
+    error StillHeld(uint256 releaseAt, uint256 now_);
     error BlockNotOver(uint256 blockNumber, uint256 current);
     error TransferFailed(address recipient, uint256 amount);
 
@@ -58,17 +101,34 @@ interface IStaking {
     /// @notice Pays out what has finished unbonding. Emits {Withdrawn}.
     function withdraw() external;
 
-    /// @notice Takes up to `amount` from an operator, active bond first; returns a share of it to the job contract, never more
-    /// than half, and burns the rest. The operator's weight
+    /// @notice Takes up to `amount` from an operator, active bond first, and burns it. The operator's weight
     /// follows at once in the draws of `modelId`, and in those of other models with the next {refreshWeights}: what a job's
-    /// settling costs must not grow with how many models its members serve, or they could make it impossible.
+    /// settling costs must not grow with how many models its members serve, or they could make it impossible. The operator's
+    /// reputation for the model is halved.
     /// Requirements: the caller is the job contract. Emits {Slashed}, and {WeightChanged} if the model is still served.
-    /// @param isGrave Whether it was a contradicted output: then the operator's reputation is gone, else halved.
     /// @return taken What was there to take.
-    /// @return returned What of it the job contract got.
-    function slash(address operator, uint256 amount, bytes32 modelId, uint256 returnedBps, bool isGrave)
-        external
-        returns (uint256 taken, uint256 returned);
+    function slash(address operator, uint256 amount, bytes32 modelId) external returns (uint256 taken);
+
+    /// @notice Takes up to `held.amount` from an operator whose output a proof contradicts, like {slash}, and holds it for
+    /// `APPEAL_SECONDS`: a circuit may admit more than one output. The operator's reputation for the model is gone.
+    /// Requirements: the caller is the job contract. Emits {Slashed}, {SlashHeld} with amount, reputation and releaseAt filled
+    /// in, and {WeightChanged} if the model is still served.
+    /// @return taken What was there to take.
+    function hold(Hold memory held) external returns (uint256 taken);
+
+    /// @notice Gives an operator back, into its active bond, what is held, and its reputation: its output is proved as well.
+    /// Anyone may call it. The weight follows in the draws of the hold's model, and with {refreshWeights} in others.
+    /// @param held As in {SlashHeld}.
+    /// @param proof, instances A proof of the segment between `held.opening` and `held.link`.
+    /// Emits {SlashAppealed}, {ReputationChanged}, and {WeightChanged} if the model is still served.
+    function appeal(Hold calldata held, bytes calldata proof, uint256[] calldata instances) external;
+
+    /// @notice Credits the challenger and the requester with their shares of what nobody proved in time, and burns the rest:
+    /// one half or more, or all where there was no challenger. Anyone may call it. Emits {SlashReleased}.
+    function release(Hold calldata held) external;
+
+    /// @notice Whether it is neither given back nor released.
+    function isHeld(Hold calldata held) external view returns (bool);
 
     /// @notice Adds one to an operator's reputation for a model, up to `MAX_REPUTATION`.
     /// Requirements: the caller is the job contract. Emits {ReputationChanged}.

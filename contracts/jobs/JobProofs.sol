@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {JobRounds} from "./JobRounds.sol";
 import {IJobs, Job, Member, Phase, Reason, Round} from "../interfaces/IJobs.sol";
+import {Hold} from "../interfaces/IStaking.sol";
 import {Tally} from "../libraries/Tally.sol";
 
 /// @title Proofs: what a drawn prover owes, and what a challenger may
@@ -37,7 +38,7 @@ abstract contract JobProofs is JobRounds {
         if (msg.sender != round.prover) {
             _penaliseMiss(jobId, segment, _memberOf(round, jobId, segment, round.prover), Reason.MissedProof);
         }
-        _penaliseContradicted(jobId, segment, round, 0);
+        _penaliseContradicted(jobId, segment, round, address(0));
     }
 
     /// @inheritdoc IJobs
@@ -75,7 +76,7 @@ abstract contract JobProofs is JobRounds {
             );
             _resume(jobId, job, segment);
         }
-        _compensate(job, _penaliseContradicted(jobId, segment, round, challengerShareBps + requesterShareBps));
+        _penaliseContradicted(jobId, segment, round, msg.sender);
     }
 
     // --- who may ---------------------------------------------------------------------------------------------------------
@@ -153,27 +154,26 @@ abstract contract JobProofs is JobRounds {
         return segment == 0 ? job.inputLink : _round(jobId, job, segment - 1).settledLink;
     }
 
-    /// Penalises each member whose output is not the proved one. Votes are no outputs.
-    function _penaliseContradicted(bytes32 jobId, uint256 segment, Round storage round, uint256 returnedBps)
-        private
-        returns (uint256 returned)
-    {
+    /// Takes stake of each member whose output is not the proved one, and has it held: its own may be proved as well. Votes are
+    /// no outputs.
+    function _penaliseContradicted(bytes32 jobId, uint256 segment, Round storage round, address challenger) private {
+        Hold memory held;
+        held.jobId = jobId;
+        held.modelId = _jobs[jobId].modelId;
+        held.segment = segment;
+        held.attempt = _attempt(_jobs[jobId], segment);
+        held.opening = _openingOf(jobId, segment);
+        held.challenger = challenger;
         bytes32 proved = round.settledLink;
         for (uint256 i = 0; i < round.members.length; ++i) {
             Member storage member = round.members[i];
             if (!Tally.isOutput(member.link) || member.link == proved) continue;
-            returned += _penalise(
-                jobId, segment, member, Reason.ContradictedProof, contradictionPenaltyBps, returnedBps
-            );
+            held.operator = member.operator;
+            held.link = member.link;
+            held.amount = member.weight * contradictionPenaltyBps / BPS;
+            uint256 taken = staking.hold(held);
+            emit OperatorPenalised(jobId, segment, member.operator, Reason.ContradictedProof, taken);
         }
-    }
-
-    /// Shares what was returned of a slashed stake between the challenger and the requester.
-    function _compensate(Job storage job, uint256 returned) private {
-        if (returned == 0) return;
-        uint256 forChallenger = returned * challengerShareBps / (challengerShareBps + requesterShareBps);
-        _credit(msg.sender, forChallenger);
-        _credit(job.requester, returned - forChallenger);
     }
 
     /// The job goes on behind an overturned segment: all that followed on it is to be done again.

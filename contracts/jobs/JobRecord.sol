@@ -20,8 +20,8 @@ import {Tally} from "../libraries/Tally.sol";
 /// signed two.
 /// @param proverShareBps Share of a proved segment's fee that goes to the prover; the rest goes to the voters.
 /// @param faultShareBps Share of the fee that a requester pays whose input could not be had, or not be worked on.
-/// @param challengerShareBps, requesterShareBps What a challenger and a requester get of the stake that a challenge took;
-/// one half of it or more is burnt.
+/// @param challengerShareBps, requesterShareBps What a challenger and a requester get of the stake that a challenge took,
+/// unless there is an appeal; one half of it or more is burnt.
 struct Parameters {
     uint256 minimumStakeWei;
     uint256 unbondingSeconds;
@@ -57,8 +57,6 @@ abstract contract JobRecord is IJobs, Escrow {
     uint256 public immutable contradictionPenaltyBps;
     uint256 public immutable proverShareBps;
     uint256 public immutable faultShareBps;
-    uint256 public immutable challengerShareBps;
-    uint256 public immutable requesterShareBps;
 
     mapping(bytes32 jobId => Job) internal _jobs;
     mapping(bytes32 jobId => mapping(uint256 segment => mapping(uint256 attempt => Round))) internal _rounds;
@@ -85,9 +83,12 @@ abstract contract JobRecord is IJobs, Escrow {
         verifier = verifier_;
         staking = new Staking(
             registry_,
+            verifier_,
             parameters.minimumStakeWei,
             parameters.unbondingSeconds,
-            parameters.contradictionPenaltyBps
+            parameters.contradictionPenaltyBps,
+            parameters.challengerShareBps,
+            parameters.requesterShareBps
         );
         minimumFeeWei = parameters.minimumFeeWei;
         minimumWindowSeconds = parameters.minimumWindowSeconds;
@@ -96,13 +97,6 @@ abstract contract JobRecord is IJobs, Escrow {
         contradictionPenaltyBps = parameters.contradictionPenaltyBps;
         proverShareBps = parameters.proverShareBps;
         faultShareBps = parameters.faultShareBps;
-        challengerShareBps = parameters.challengerShareBps;
-        requesterShareBps = parameters.requesterShareBps;
-    }
-
-    /// @notice Takes what {Staking} returns of a slashed stake, to be credited at once.
-    receive() external payable {
-        if (msg.sender != address(staking)) revert NotStaking(msg.sender);
     }
 
     /// @inheritdoc IJobs
@@ -212,28 +206,11 @@ abstract contract JobRecord is IJobs, Escrow {
 
     // --- stake, reputation and closing ----------------------------------------------------------------------------------
 
-    /// Takes a share of the stake that the member was drawn with, and burns what is not to be returned.
-    function _penalise(
-        bytes32 jobId,
-        uint256 segment,
-        Member storage member,
-        Reason reason,
-        uint256 shareBps,
-        uint256 returnedBps
-    ) internal returns (uint256 returned) {
-        uint256 taken;
-        (taken, returned) = staking.slash(
-            member.operator,
-            member.weight * shareBps / BPS,
-            _jobs[jobId].modelId,
-            returnedBps,
-            reason == Reason.ContradictedProof
-        );
-        emit OperatorPenalised(jobId, segment, member.operator, reason, taken);
-    }
-
+    /// Takes a share of the stake that the member was drawn with, and burns it.
     function _penaliseMiss(bytes32 jobId, uint256 segment, Member storage member, Reason reason) internal {
-        _penalise(jobId, segment, member, reason, missPenaltyBps, 0);
+        uint256 amount = member.weight * missPenaltyBps / BPS;
+        uint256 taken = staking.slash(member.operator, amount, _jobs[jobId].modelId);
+        emit OperatorPenalised(jobId, segment, member.operator, reason, taken);
     }
 
     /// @param refund What of the fee goes back to the requester.

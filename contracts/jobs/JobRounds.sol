@@ -223,9 +223,10 @@ abstract contract JobRounds is JobRecord {
         uint256 segment = job.segment;
         Member[] storage members = round.members;
         (,, bool hasOutput) = Tally.participation(members);
+        // The votes end the job; but behind a segment that can still be overturned, not before there was time for that.
+        if (!hasOutput && segment == 0) return _failWithoutOutput(jobId, job);
         // Where nobody shows an output, nobody shows that it could be done.
-        if (!hasOutput) return _failWithoutOutput(jobId, job);
-        _penaliseSilent(jobId, segment, round);
+        if (hasOutput) _penaliseSilent(jobId, segment, round);
         (bytes32 link, uint256 weight) = Tally.leading(members);
         bool isQuorum = Tally.isQuorum(weight, round.totalWeight, job.policy.quorumBps);
         if (isQuorum && Tally.isOutput(link)) {

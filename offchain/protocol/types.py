@@ -157,6 +157,32 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """What a proof took of the bond of a member that had revealed another output, while an appeal is possible.
+
+    Args:
+        opening: the link that the proof opened with, and that a proof of the member's own output has to open with.
+        link: what the member revealed.
+        challenger: who is to be compensated if there is no such proof; the zero address if nobody is.
+        amount: wei.
+        reputation: what the member's was.
+        release_at: the first second in which it is too late for an appeal.
+    """
+
+    job_id: JobId
+    model_id: ModelId
+    segment: int
+    attempt: int
+    operator: Address
+    opening: Link
+    link: Link
+    challenger: Address
+    amount: int
+    reputation: int = 0
+    release_at: int = 0
+
+
+@dataclass(frozen=True)
 class Round:
     """One attempt at a segment; empty until its committee is drawn.
 

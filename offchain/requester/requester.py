@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from offchain.chain.contracts import Contracts, JobRequest
+from offchain.chain.contracts import Contracts
 from offchain.chain.errors import TransactionRefused
 from offchain.chain.events import JOB_REQUESTED, read_events
+from offchain.chain.jobs import JobRequest
 from offchain.chain.sender import Receipt, Sender
 from offchain.errors import InvalidInputError, RecoverableError
 from offchain.models.loading import fetch_manifest, fetch_srs, fetch_verifying_key

@@ -10,7 +10,7 @@ import pytest
 from eth_hash.auto import keccak
 from eth_keys.datatypes import Signature
 
-from offchain.chain.contracts import Staking
+from offchain.chain.staking import Staking
 from offchain.protocol.types import Link
 from tests.attacks.mutant import Change, Mutant, deploy
 from tests.contracts.stage import Play, Stage, refused

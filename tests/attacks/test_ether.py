@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from eth_hash.auto import keccak
 
-from offchain.chain.contracts import JobRequest
 from offchain.chain.errors import TransactionRefused
+from offchain.chain.jobs import JobRequest
 from offchain.protocol import hashing
 from offchain.protocol.types import Link, ModelId, Phase
 from tests.attacks.mutant import Change, Mutant

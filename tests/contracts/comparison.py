@@ -15,9 +15,10 @@ from web3._utils.method_formatters import log_entry_formatter
 from web3._utils.normalizers import BASE_RETURN_NORMALIZERS
 
 from offchain.chain.connection import Connection, artefact
-from offchain.chain.contracts import Contracts, Jobs
+from offchain.chain.contracts import Contracts
 from offchain.chain.errors import TransactionRefused
 from offchain.chain.events import _decode as decode_log
+from offchain.chain.jobs import Jobs
 from offchain.chain.sender import Receipt
 from offchain.protocol.machine import Block, Domain, Machine, Model, Parameters, Refused
 from offchain.protocol.machine.events import Event
@@ -212,6 +213,7 @@ class Comparison:
             operator = Address(account.address)
             bond = machine.bond_of(operator)
             views.append((jobs, "creditOf", (operator,), machine.credit_of(operator), _same))
+            views.append((staking, "creditOf", (operator,), machine.compensation_of(operator), _same))
             views.append((staking, "activeOf", (operator,), bond.active, _same))
             views.append((staking, "unbondingOf", (operator,), (bond.unbonding, bond.release_at), tuple))
             for model_id in self.models:
@@ -234,7 +236,11 @@ class Comparison:
         fees = sum(job.fee_wei for job in state.jobs.values() if not job.phase.is_terminal)
         return {
             self.contracts.jobs.address: fees + sum(state.credits.values()),
-            self.contracts.staking.address: sum(bond.active + bond.unbonding for bond in state.bonds.values()),
+            self.contracts.staking.address: (
+                sum(bond.active + bond.unbonding for bond in state.bonds.values())
+                + sum(hold.amount for hold in state.holds)
+                + sum(state.compensations.values())
+            ),
             ZERO_ADDRESS: self.burnt_before + state.burnt_wei,
         }
 

@@ -8,6 +8,7 @@ from eth_hash.auto import keccak
 
 from offchain.protocol.machine import Model
 from offchain.protocol.types import ZERO_HASH, ModelId, Phase
+from tests.contracts.appeals import appealed
 from tests.contracts.players import ANSWERS, KINDS, SALT, Players
 from tests.local_chain import ETHER
 
@@ -366,6 +367,7 @@ COURSES: dict[str, Callable[[Players], None]] = {
         trials,
         trial_overheard,
         reputations,
+        appealed,
     )
 }
 COURSES |= {

@@ -7,7 +7,7 @@ from typing import Any
 
 from eth_hash.auto import keccak
 
-from offchain.chain.contracts import JobRequest
+from offchain.chain.jobs import JobRequest
 from offchain.protocol import hashing, links
 from offchain.protocol.field import encode_elements
 from offchain.protocol.machine import Proof, Request
@@ -38,7 +38,7 @@ VOTES = {"t": 0, "w": 1, "v": 2}
 SALT = keccak(b"salt")
 
 
-def _boundary(segment: int, output: int) -> bytes:
+def boundary(segment: int, output: int) -> bytes:
     """The commitment in front of a segment: the true one, or what follows from another output of the one before."""
     return keccak(b"x%d.%d" % (segment, output)) + keccak(b"y%d.%d" % (segment, output))
 
@@ -106,7 +106,7 @@ class Players:
         record = self.record(job)
         if record is not None and segment + 1 == record.segments:
             return Link(keccak(encode_elements(OUTPUTS[output])))
-        return Link(keccak(_boundary(segment + 1, output)))
+        return Link(keccak(boundary(segment + 1, output)))
 
     def _output_of(self, job: JobId, segment: int, link: bytes) -> int:
         return next((output for output in range(3) if self.link(job, segment, output) == link), 0)
@@ -122,7 +122,7 @@ class Players:
         self.requests += not again
         content: dict[str, Any] = {
             "model_id": self.model(2 if fault == "model" else model),
-            "input_link": ZERO_HASH if fault == "input" else keccak(_boundary(0, 0)),
+            "input_link": ZERO_HASH if fault == "input" else keccak(boundary(0, 0)),
             "result_key": ZERO_HASH if fault == "key" else keccak(b"result key"),
             "salt": self.requests.to_bytes(32, "big"),
             "policy": replace(policy, quorum_bps=5000) if fault == "quorum" else policy,
@@ -209,8 +209,8 @@ class Players:
             member = machine.round_of(job_id, segment).member(self.who(who).address)
             closing = self._output_of(job_id, segment, member.link if member else ZERO_HASH)
         if segment + 1 == record.segments:
-            return _boundary(segment, opening).ljust(PROOF_BYTES, b"\1"), OUTPUTS[closing]
-        return (_boundary(segment, opening) + _boundary(segment + 1, closing)).ljust(PROOF_BYTES, b"\1"), ()
+            return boundary(segment, opening).ljust(PROOF_BYTES, b"\1"), OUTPUTS[closing]
+        return (boundary(segment, opening) + boundary(segment + 1, closing)).ljust(PROOF_BYTES, b"\1"), ()
 
     def announce(
         self, job: int, segment: int, who: int, proof: tuple[bytes, tuple[int, ...]], zero: bool = False

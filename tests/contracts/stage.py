@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from eth_hash.auto import keccak
 
-from offchain.chain.contracts import Contracts, JobRequest
+from offchain.chain.contracts import Contracts
 from offchain.chain.errors import TransactionRefused
+from offchain.chain.jobs import JobRequest
 from offchain.chain.sender import Receipt, Sender
 from offchain.protocol import hashing
 from offchain.protocol.field import encode_elements

@@ -8,8 +8,8 @@ from eth_hash.auto import keccak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offchain.chain.contracts import JobRequest
 from offchain.chain.events import job_events
+from offchain.chain.jobs import JobRequest
 from offchain.protocol import hashing
 from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, ZERO_ADDRESS, JobId, Link, Phase
 from tests.contracts.stage import FEE, POLICY, STAKES, Play, Stage, refused, with_policy

@@ -7,7 +7,9 @@ from eth_hash.auto import keccak
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from offchain.chain.contracts import Contracts, Jobs, Staking
+from offchain.chain.contracts import Contracts
+from offchain.chain.jobs import Jobs
+from offchain.chain.staking import Staking
 from offchain.protocol.types import JobId, Phase, Reason
 from tests.contracts.stage import FEE, POLICY, Play, Stage, refused
 from tests.contracts.test_jobs_request import LONGEST_JOB_SECONDS, PARAMETERS, deploy

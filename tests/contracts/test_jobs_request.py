@@ -6,9 +6,9 @@ import pytest
 from eth_hash.auto import keccak
 
 from offchain.chain.connection import artefact
-from offchain.chain.contracts import JobRequest, Jobs
 from offchain.chain.errors import TransactionRefused
 from offchain.chain.events import read_events
+from offchain.chain.jobs import JobRequest, Jobs
 from offchain.chain.sender import Sender
 from offchain.protocol import hashing
 from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, JobId, Link, ModelId, Phase

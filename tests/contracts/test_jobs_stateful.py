@@ -22,6 +22,7 @@ from offchain.chain.connection import artefact
 from offchain.chain.contracts import Contracts
 from offchain.protocol.machine import Model, Parameters
 from offchain.protocol.types import ZERO_HASH, Phase
+from tests.contracts import appeals
 from tests.contracts.comparison import Comparison, Mover
 from tests.contracts.courses import COURSES
 from tests.contracts.players import ANSWERS, FALSE, KINDS, TRIALS, Players
@@ -48,7 +49,7 @@ NOT_MET = {
     # when the contracts are deployed: tests/offchain/protocol/test_machine.py has these
     *("UnbondingTooShort", "ShareOutOfRange", "CountIsZero"),
     # of what only one contract may ask of the other, and of accounts that refuse ether
-    *("NotSlasher", "NotStaking", "TransferFailed", "ClaimFailed", "ReentrancyGuardReentrantCall"),
+    *("NotSlasher", "TransferFailed", "ClaimFailed", "ReentrancyGuardReentrantCall"),
     # of signatures that are none; the specification is told who signed
     *("ECDSAInvalidSignature", "ECDSAInvalidSignatureS"),
     # of a read that compares nothing but known jobs, of the 65,537th leaf, and of what never happens
@@ -204,6 +205,24 @@ class MoveMachine(RuleBasedStateMachine):
     def dissent(self, job: int) -> None:
         """Whoever revealed another output than what was settled proves it."""
         self.play.dissent(job)
+
+    @rule(index=st.integers(0, 3), who=anybody, wrong=st.sampled_from([None, None, None, 0, 1, 2]), opening=rarely)
+    def appeal(self, index: int, who: int, wrong: int | None, opening: bool) -> None:
+        hold = appeals.any_hold(self.play, index)
+        if hold is not None:
+            appeals.appeal(self.play, hold, who, 2 if opening else None, wrong)
+
+    @rule(index=st.integers(0, 3), who=anybody, spare=st.sampled_from([0, 0, 1, 2, 80_000]))
+    def release(self, index: int, who: int, spare: int) -> None:
+        """At the end of the time for an appeal, or a second or two before, or long before."""
+        hold = appeals.any_hold(self.play, index)
+        if hold is not None:
+            self.play.sides.move_to(max(hold.release_at - 1 - spare, self.play.sides.head.timestamp + 1))
+            appeals.release(self.play, hold, who)
+
+    @rule(who=anybody)
+    def claim_compensation(self, who: int) -> None:
+        appeals.claim(self.play, who)
 
     # --- stake --------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """A pytest plugin that asks Anvil which branches of the contracts the tests took.
 
-Loaded by ``tools/branches/run`` and by nothing else (``-p tools.branches.plugin --branches FILE``). It stands
+Loaded by ``tools/branches/run`` and by nothing else (``-p tools.branches.plugin --branches FOLDER``). It stands
 between web3 and the node: a transaction is traced once it is mined, and a call (a view, or the simulation of what is
 refused) right after it, on the same state. A simulation that passes is not traced: the transaction follows.
 """
@@ -8,6 +8,7 @@ refused) right after it, on the same state. A simulation that passes is not trac
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ _make_request = HTTPProvider.make_request
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--branches", type=Path, required=True, help="where to write the branches taken")
+    parser.addoption("--branches", required=True, help="folder for the branches taken, a file for each process")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -122,9 +123,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     HTTPProvider.make_request = _make_request  # type: ignore[method-assign]
     recorder = config.stash[RECORDER]
     taken = [[*vars(site).values(), sides] for site, sides in sorted(recorder.taken.items())]
-    target: Path = config.getoption("--branches")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({"traces": recorder.traces, "taken": taken}))
+    folder = Path(config.getoption("--branches"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{os.getpid()}.json").write_text(json.dumps({"traces": recorder.traces, "taken": taken}))
 
 
 RECORDER = pytest.StashKey[Recorder]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,10 @@ KINDS = {
     "YulForLoop": "for (assembly)",
 }
 _PUSH0, _PUSH1, _PUSH32, _JUMPI = 0x5F, 0x60, 0x7F, 0x57
+
+
+class MixedBuildError(Exception):
+    """The artefacts are not all of one run of the compiler, which numbers the files anew in each."""
 
 
 @dataclass(frozen=True, order=True)
@@ -99,16 +103,47 @@ def read_build(folder: Path) -> Compiled:
 
     Args:
         folder: of Brownie's artefacts, ``build/contracts``.
+
+    Raises:
+        MixedBuildError: they were compiled apart.
     """
     artefacts = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    paths = paths_by_index(artefacts)
     found = {(site.path, site.start, site.length): site for item in artefacts for site in _sites_of(item)}
     deployable = [item for item in artefacts if item["bytecode"]]
     return Compiled(
         frozenset(found.values()),
-        tuple(_code(item, "deployedBytecode", "deployedSourceMap", found) for item in deployable),
-        tuple(_code(item, "bytecode", "sourceMap", found) for item in deployable),
+        tuple(_code(item, "deployedBytecode", "deployedSourceMap", paths, found) for item in deployable),
+        tuple(_code(item, "bytecode", "sourceMap", paths, found) for item in deployable),
         frozenset(_view_selectors(artefacts)),
     )
+
+
+def paths_by_index(artefacts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The file that each number in a source map stands for.
+
+    Brownie's own list, ``allSourcePaths``, is not enough: it leaves out libraries that a contract uses only through a
+    contract that it inherits from, and with them every jump of theirs in its bytecode.
+
+    Args:
+        artefacts: as Brownie writes them; each says its own file's number in its syntax tree.
+
+    Raises:
+        MixedBuildError: they were compiled apart.
+    """
+    paths: dict[str, str] = {}
+    units = {artefact["sourcePath"]: artefact["ast"]["id"] for artefact in artefacts}
+    for artefact in artefacts:
+        own = artefact["ast"]["src"].rpartition(":")[2]
+        for index, path in [(own, artefact["sourcePath"]), *artefact["allSourcePaths"].items()]:
+            if paths.setdefault(index, path) != path:
+                raise MixedBuildError(f"file {index} is {paths[index]} as well as {path}")
+        for node in artefact["ast"]["nodes"]:
+            # A tree of another run has other numbers, also where the files were the same.
+            imported = node.get("absolutePath") if node["nodeType"] == "ImportDirective" else None
+            if imported in units and units[imported] != node["sourceUnit"]:
+                raise MixedBuildError(f"{artefact['sourcePath']} was compiled beside another {imported}")
+    return paths
 
 
 def _sites_of(artefact: dict[str, Any]) -> Iterator[Site]:
@@ -154,10 +189,15 @@ def _instructions(code: bytes) -> Iterator[tuple[int, int]]:
         position += 1 + (operation - _PUSH0 if _PUSH1 <= operation <= _PUSH32 else 0)
 
 
-def _code(artefact: dict[str, Any], code: str, source_map: str, sites: dict[tuple[str, int, int], Site]) -> Code:
+def _code(
+    artefact: dict[str, Any],
+    code: str,
+    source_map: str,
+    paths: Mapping[str, str],
+    sites: dict[tuple[str, int, int], Site],
+) -> Code:
     """Jumps whose source is exactly a condition: what the compiler adds (overflow, decoding, dispatch) has others."""
     binary = bytes.fromhex(artefact[code].removeprefix("0x"))
-    paths = artefact["allSourcePaths"]
     jumps = {}
     located = _locations(artefact[source_map])
     for (position, operation), (start, length, file) in zip(_instructions(binary), located, strict=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from offchain.protocol.types import Address, JobId, Link, ModelId, Policy, Reason
+from offchain.protocol.types import Address, Hold, JobId, Link, ModelId, Policy, Reason
 
 
 class Event:
@@ -100,6 +100,34 @@ class EquivocationPenalised(Event):
     operator: Address
     attempt: int
     amount: int
+
+
+@dataclass(frozen=True)
+class SlashHeld(Event):
+    job_id: JobId
+    segment: int
+    operator: Address
+    hold: Hold
+
+
+@dataclass(frozen=True)
+class SlashAppealed(Event):
+    job_id: JobId
+    segment: int
+    operator: Address
+    attempt: int
+    amount: int
+    active: int
+
+
+@dataclass(frozen=True)
+class SlashReleased(Event):
+    job_id: JobId
+    segment: int
+    operator: Address
+    attempt: int
+    for_challenger: int
+    for_requester: int
 
 
 # --- Escrow -----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ MAX_REDRAWS = 4
 MAX_SKIPS = 64
 MAX_MODELS_PER_OPERATOR = 16
 JOB_SECONDS = 7 * 86_400
+APPEAL_SECONDS = 86_400
 BLOCKHASH_BLOCKS = 256
 """How many blocks back the hash of a block can be had. Source: Ethereum Yellow Paper, BLOCKHASH."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from offchain.protocol import hashing
 from offchain.protocol.machine.errors import Refused
 from offchain.protocol.machine.events import (
+    OperatorPenalised,
     ProofAnnounced,
     SegmentOverturned,
     SegmentProved,
@@ -14,11 +15,14 @@ from offchain.protocol.machine.events import (
     SegmentSettled,
 )
 from offchain.protocol.machine.ledger import entry_point
+from offchain.protocol.machine.limits import BPS
 from offchain.protocol.machine.record import require_value
 from offchain.protocol.machine.rounds import Rounds
 from offchain.protocol.types import (
     ZERO_ADDRESS,
     ZERO_HASH,
+    Address,
+    Hold,
     Job,
     JobId,
     Link,
@@ -77,7 +81,7 @@ class Proofs(Rounds):
         if self.caller != round_.prover:
             drawn = next(member for member in round_.members if member.operator == round_.prover)
             self.penalise_miss(job_id, segment, drawn, Reason.MISSED_PROOF)
-        self._penalise_contradicted(job_id, segment, 0)
+        self._penalise_contradicted(job_id, segment, ZERO_ADDRESS)
 
     @entry_point
     def challenge(self, job_id: JobId, segment: int, proof: Proof) -> None:
@@ -103,8 +107,7 @@ class Proofs(Rounds):
             against = _weight_for(round_.members, before)
             self.emit(SegmentOverturned(job_id, segment, self.caller, before, link, against))
             self._resume(job_id, segment)
-        shares = self.parameters.challenger_share_bps + self.parameters.requester_share_bps
-        self._compensate(job, self._penalise_contradicted(job_id, segment, shares))
+        self._penalise_contradicted(job_id, segment, self.caller)
 
     # --- who may ------------------------------------------------------------------------------------------------------
 
@@ -139,7 +142,7 @@ class Proofs(Rounds):
         job = self.state.jobs[job_id]
         require_value(proof.cid, "proofCid")
         self._require_announced(job_id, segment, proof)
-        opening = job.input_link if segment == 0 else self.round_of(job_id, segment - 1).settled_link
+        opening = self._opening_of(job_id, segment)
         if proof.proves is None:
             raise Refused("ProofRejected", job.model_id, segment)
         link_in, link_out = proof.proves
@@ -150,22 +153,21 @@ class Proofs(Rounds):
         self.change_round(job_id, segment, proof_hash=proof.hash, proof_cid=proof.cid, proved_by=self.caller)
         self.emit(SegmentProved(job_id, segment, self.caller, opening, closing, proof.hash, proof.cid))
 
-    def _penalise_contradicted(self, job_id: JobId, segment: int, returned_bps: int) -> int:
-        """Each member whose output is not the proved one; votes are no outputs. Returns what is not burnt."""
-        round_, share_bps = self.round_of(job_id, segment), self.parameters.contradiction_penalty_bps
-        return sum(
-            self.penalise(job_id, segment, member, Reason.CONTRADICTED_PROOF, share_bps, returned_bps)
-            for member in round_.members
-            if is_output(member.link) and member.link != round_.settled_link
-        )
+    def _opening_of(self, job_id: JobId, segment: int) -> Link:
+        """The link that a proof of the segment has to open with."""
+        return self.state.jobs[job_id].input_link if segment == 0 else self.round_of(job_id, segment - 1).settled_link
 
-    def _compensate(self, job: Job, returned: int) -> None:
-        """The challenger and the requester share what is not burnt of a stake that a challenge took."""
-        if returned:
-            challenger_bps, requester_bps = self.parameters.challenger_share_bps, self.parameters.requester_share_bps
-            for_challenger = returned * challenger_bps // (challenger_bps + requester_bps)
-            self.credit(self.caller, for_challenger)
-            self.credit(job.requester, returned - for_challenger)
+    def _penalise_contradicted(self, job_id: JobId, segment: int, challenger: Address) -> None:
+        """Hold stake of each member whose output is not the proved one; votes are no outputs."""
+        round_, model_id = self.round_of(job_id, segment), self.state.jobs[job_id].model_id
+        where = (job_id, model_id, segment, self.attempt_of(job_id, segment))
+        for member in round_.members:
+            if not is_output(member.link) or member.link == round_.settled_link:
+                continue
+            amount = member.weight * self.parameters.contradiction_penalty_bps // BPS
+            links = (self._opening_of(job_id, segment), member.link)
+            taken = self.hold(Hold(*where, member.operator, *links, challenger, amount))
+            self.emit(OperatorPenalised(job_id, segment, member.operator, Reason.CONTRADICTED_PROOF, taken))
 
     def _resume(self, job_id: JobId, segment: int) -> None:
         """Go on behind an overturned segment: all that followed on it is to be done again."""

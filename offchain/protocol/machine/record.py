@@ -8,13 +8,13 @@ from typing import Any
 from offchain.protocol import tally
 from offchain.protocol.machine.errors import Refused
 from offchain.protocol.machine.events import JobFailed, OperatorPenalised, SeedBlockSet
+from offchain.protocol.machine.holds import Holds
 from offchain.protocol.machine.limits import BPS
-from offchain.protocol.machine.staking import Staking
 from offchain.protocol.machine.state import NO_ROUND
 from offchain.protocol.types import ZERO_HASH, Address, Job, JobId, Label, Link, Member, Phase, Reason, Round
 
 
-class Record(Staking):
+class Record(Holds):
     """What every part of a job's life reads and writes."""
 
     def phase_of(self, job_id: JobId, timestamp: int) -> Phase:
@@ -126,20 +126,11 @@ class Record(Staking):
 
     # --- penalties and closing ----------------------------------------------------------------------------------------
 
-    def penalise(
-        self, job_id: JobId, segment: int, member: Member, reason: Reason, share_bps: int, returned_bps: int = 0
-    ) -> int:
-        """Take a share of the stake that a member was drawn with; return what of it is not burnt."""
-        amount = member.weight * share_bps // BPS
-        is_grave = reason is Reason.CONTRADICTED_PROOF
-        model_id = self.state.jobs[job_id].model_id
-        taken, returned = self.slash(member.operator, amount, model_id, returned_bps, is_grave)
-        self.emit(OperatorPenalised(job_id, segment, member.operator, reason, taken))
-        return returned
-
     def penalise_miss(self, job_id: JobId, segment: int, member: Member, reason: Reason) -> None:
-        """A member was silent, or withheld its output."""
-        self.penalise(job_id, segment, member, reason, self.parameters.miss_penalty_bps)
+        """Burn a share of the stake that a member was drawn with: it was silent, or withheld its output."""
+        amount = member.weight * self.parameters.miss_penalty_bps // BPS
+        taken = self.slash(member.operator, amount, self.state.jobs[job_id].model_id)
+        self.emit(OperatorPenalised(job_id, segment, member.operator, reason, taken))
 
     def pay_by_weight(self, round_: Round, link: Link, weight: int, amount: int) -> int:
         """Share an amount among the members that revealed ``link``, rounding down; return what was paid."""

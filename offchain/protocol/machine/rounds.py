@@ -205,15 +205,17 @@ class Rounds(Record):
     # --- tally --------------------------------------------------------------------------------------------------------
 
     def _settle(self, job_id: JobId) -> None:
-        """Count the round: an output with a quorum settles it, any other output leaves it to a proof.
+        """Count the round: an output with a quorum settles it, anything else leaves it to a proof.
 
-        Where nobody shows an output, nobody shows that it could be done: then silence costs nothing.
+        Where nobody shows an output, nobody shows that it could be done: then silence costs nothing. The votes end the
+        job; but behind a segment that can still be overturned, not before there was time for that.
         """
         job = self.state.jobs[job_id]
         segment, round_ = job.segment, self.round_of(job_id, job.segment)
-        if not tally.has_output(round_.members):
+        if tally.has_output(round_.members):
+            self._penalise_silent(job_id)
+        elif segment == 0:
             return self.fail_without_output(job_id)
-        self._penalise_silent(job_id)
         link, weight = tally.leading(round_.members)
         if tally.is_quorum(weight, round_.total_weight, job.policy.quorum_bps) and is_output(link):
             self.change_round(job_id, segment, settled_link=link, settled_weight=weight)

@@ -208,21 +208,12 @@ class Staking(Ledger):
         self.emit(EquivocationPenalised(job_id, segment, operator, attempt, taken))
         self.state.burnt_wei += taken
 
-    def slash(
-        self, operator: Address, amount: int, model_id: ModelId, returned_bps: int, is_grave: bool
-    ) -> tuple[int, int]:
-        """Take up to an amount from an operator; return what was taken, and what of it is not burnt.
-
-        Args:
-            is_grave: whether a proof contradicted its output, rather than that it missed something.
-        """
+    def slash(self, operator: Address, amount: int, model_id: ModelId) -> int:
+        """Take up to an amount from an operator that missed something, and burn it; return what was taken."""
         taken = self._take(operator, amount, model_id)
-        rule = reputation.after_contradiction if is_grave else reputation.after_miss
-        self._set_reputation(operator, model_id, rule)
-        # At least half is burnt, or whoever can bring a fault about could get its own stake out early.
-        returned = taken * min(returned_bps, BPS // 2) // BPS
-        self.state.burnt_wei += taken - returned
-        return taken, returned
+        self._set_reputation(operator, model_id, reputation.after_miss)
+        self.state.burnt_wei += taken
+        return taken
 
     def commend(self, operator: Address, model_id: ModelId) -> None:
         """One more segment without a fault."""

@@ -9,6 +9,7 @@ from offchain.protocol.types import (
     ZERO_ADDRESS,
     ZERO_HASH,
     Address,
+    Hold,
     Job,
     JobId,
     Link,
@@ -85,6 +86,7 @@ class State:
 
     Args:
         burnt_wei: stake that nobody got.
+        compensations: what ``Staking`` owes to accounts that were harmed; ``credits`` is what ``Jobs`` owes.
         histories: per model the blocks that changed a weight, in order, each with all weights at its end.
         queues: per model the jobs that wait, cancelled ones included, each with its bucket, in order of arrival.
     """
@@ -97,6 +99,8 @@ class State:
     reputations: dict[tuple[ModelId, Address], int] = field(default_factory=dict)
     answered_at: dict[tuple[ModelId, int], int] = field(default_factory=dict)
     equivocations: dict[tuple[JobId, int, int, Address], bool] = field(default_factory=dict)
+    holds: dict[Hold, bool] = field(default_factory=dict)
+    compensations: dict[Address, int] = field(default_factory=dict)
     credits: dict[Address, int] = field(default_factory=dict)
     jobs: dict[JobId, Job] = field(default_factory=dict)
     rounds: dict[tuple[JobId, int, int], Round] = field(default_factory=dict)

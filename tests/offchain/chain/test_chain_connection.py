@@ -10,9 +10,10 @@ from eth_abi.abi import encode
 from eth_hash.auto import keccak
 
 from offchain.chain.connection import Connection, decode_error
-from offchain.chain.contracts import Contracts, JobRequest
+from offchain.chain.contracts import Contracts
 from offchain.chain.deployment import Deployment
 from offchain.chain.errors import ChainUnreachable, InsufficientFunds, TransactionRefused, WrongChain
+from offchain.chain.jobs import JobRequest
 from offchain.chain.sender import Sender
 from offchain.errors import InvalidInputError
 from offchain.protocol.types import JobId, Link, ModelId, Policy
