@@ -241,12 +241,17 @@ class Play:
             self.contracts.jobs.settle(self.requester.sender, self.job)
             self._follow(view.job.segment)
         elif view.phase is Phase.CONTESTED:
-            self.challenge(view.job.segment)
+            if any(is_output(member.link) for member in view.round.members):
+                self.challenge(view.job.segment)
+            else:
+                self.lapse(view)
         elif view.phase is Phase.PROVING:
             due = [index for index, it in enumerate(view.rounds) if int(it.prover, 16) and it.proof_hash == bytes(32)]
             self.prove(due[0])
         elif view.phase is Phase.CHALLENGEABLE:
             self.lapse(view)
+        elif view.phase is Phase.EXPIRED:
+            self.contracts.jobs.expire(self.requester.sender, self.job)
         elif view.phase is Phase.FINALISABLE:
             self.contracts.jobs.finalise(self.requester.sender, self.job)
         else:

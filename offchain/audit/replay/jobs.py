@@ -73,6 +73,8 @@ class Replay(ReplayProofs):
             "SegmentProved": self.segment_proved,
             "JobFinalised": self._finalised,
             "EquivocationPenalised": self._equivocated,
+            "SlashAppealed": self.appealed,
+            "SlashReleased": self.released,
         }
         handler = handlers.get(event.name)
         if handler is None:
@@ -118,6 +120,9 @@ class Replay(ReplayProofs):
             "SegmentProved": "proving",
             "OperatorPenalised": "penalties",
             "EquivocationPenalised": "penalties",
+            "SlashHeld": "penalties",
+            "SlashAppealed": "penalties",
+            "SlashReleased": "penalties",
         }
         if event.name in names:
             return self.topic(names[event.name], int(event.arguments["segment"]))

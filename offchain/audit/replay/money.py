@@ -1,4 +1,4 @@
-"""Who pays and who is paid: penalties, compensations, payouts, and what becomes of reputations."""
+"""Who pays and who is paid: penalties, payouts, and what becomes of reputations."""
 
 from __future__ import annotations
 
@@ -25,21 +25,14 @@ class ReplayMoney(ReplayState):
 
     # --- stake --------------------------------------------------------------------------------------------------------
 
-    def penalise(self, segment: int, member: Member, reason: Reason, share_bps: int, returned_bps: int = 0) -> int:
-        """Take a share of the stake that a member was drawn with; return what of it is not burnt."""
-        topic = self.topic("penalties", segment)
-        operator = member.operator
-        event = self.expect(topic, "OperatorPenalised", segment, operator=operator, reason=int(reason))
-        if event is None:
-            return 0
-        self.findings.note(topic, f"{operator} {reason.name}")
-        full = member.weight * share_bps // BPS
-        taken = self.check_slash(topic, event, operator, full, is_grave=reason is Reason.CONTRADICTED_PROOF)
-        return taken * min(returned_bps, BPS // 2) // BPS
-
     def penalise_miss(self, segment: int, member: Member, reason: Reason) -> None:
-        """Penalise silence; all of it is burnt."""
-        self.penalise(segment, member, reason, self.parameter("missPenaltyBps"))
+        """Burn a share of the stake that a member was drawn with."""
+        topic, operator = self.topic("penalties", segment), member.operator
+        event = self.expect(topic, "OperatorPenalised", segment, operator=operator, reason=int(reason))
+        if event is not None:
+            self.findings.note(topic, f"{operator} {reason.name}")
+            full = member.weight * self.parameter("missPenaltyBps") // BPS
+            self.check_slash(topic, event, operator, full, is_grave=False)
 
     def check_slash(self, topic: Topic, event: Event, operator: str, full: int, *, is_grave: bool) -> int:
         """Compare a penalty with what was taken out of the bond, and with the reputation; return what was taken."""
@@ -62,19 +55,6 @@ class ReplayMoney(ReplayState):
         return taken
 
     # --- fees ---------------------------------------------------------------------------------------------------------
-
-    def check_compensation(self, last: Event, returned: int) -> None:
-        """Compare what a challenger and the requester were credited of the stake that a challenge took."""
-        if returned == 0 or self.current is None:
-            return
-        shares = self.parameter("challengerShareBps"), self.parameter("requesterShareBps")
-        for_challenger = returned * shares[0] // sum(shares)
-        challenger = Address(self.current.arguments["prover"])
-        expected = _positive([(challenger, for_challenger), (self.job.requester, returned - for_challenger)])
-        is_earlier = ordered_before(last)
-        later = [it for it in self.record.transaction_of(last) if not is_earlier(it) and it.name == "Credited"]
-        if self.findings.compare(PAYOUTS, "compensation", expected, _credits(later)[: len(expected)]):
-            self.findings.note(PAYOUTS, f"{returned} wei of slashed stake returned")
 
     def fail(self, reason: Reason, payments: Credits | None = None) -> None:
         """The job fails: what is not paid goes back to the requester."""

@@ -122,7 +122,7 @@ class ReplayProofs(ReplayRounds):
         late = round_.member(round_.prover) if round_.prover != member.operator else None
         if late is not None:
             self.penalise_miss(segment, late, Reason.MISSED_PROOF)
-        self._penalise_contradicted(segment, 0)
+        self._hold_contradicted(segment, ZERO_ADDRESS)
 
     def _challenge(self, event: Event, segment: int, round_: Round, member: Member) -> None:
         topic, before, link = self.topic("proving", segment), round_.settled_link, member.link
@@ -148,15 +148,13 @@ class ReplayProofs(ReplayRounds):
             said = {"challenger": member.operator, "before": before, "proved": link, "stakeAgainst": outvoted}
             self.expect(tally, "SegmentOverturned", segment, **said)
             self._resume(segment)
-        shares = self.parameter("challengerShareBps") + self.parameter("requesterShareBps")
-        returned = self._penalise_contradicted(segment, shares)
-        self.check_compensation(self.events[self.place - 1], returned)
+        self._hold_contradicted(segment, member.operator)
 
     def _accept(self, event: Event, segment: int, link: Link) -> None:
         """Keep a proof, and between which links it has to stand."""
         said = event.arguments
         topic = self.topic("proving", segment)
-        opening = self.job.input_link if segment == 0 else self.round(segment - 1).settled_link
+        opening = self._opening_of(segment)
         self.findings.compare(topic, "links of the proof", (opening, link), (said["linkIn"], said["linkOut"]))
         self.proved[segment, topic.attempt] = (event, opening)
         self.keep(
@@ -166,13 +164,14 @@ class ReplayProofs(ReplayRounds):
             proved_by=as_operator(said["prover"]),
         )
 
-    def _penalise_contradicted(self, segment: int, returned_bps: int) -> int:
-        round_, share_bps = self.round(segment), self.parameter("contradictionPenaltyBps")
-        return sum(
-            self.penalise(segment, member, Reason.CONTRADICTED_PROOF, share_bps, returned_bps)
-            for member in round_.members
-            if is_output(member.link) and member.link != round_.settled_link
-        )
+    def _opening_of(self, segment: int) -> Link:
+        return self.job.input_link if segment == 0 else self.round(segment - 1).settled_link
+
+    def _hold_contradicted(self, segment: int, challenger: str) -> None:
+        round_ = self.round(segment)
+        for member in round_.members:
+            if is_output(member.link) and member.link != round_.settled_link:
+                self.hold(segment, member, self._opening_of(segment), challenger)
 
     # --- what follows on an overturned segment ------------------------------------------------------------------------
 

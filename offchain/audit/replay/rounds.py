@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from offchain.audit.record import calldata_of
 from offchain.audit.replay.findings import Topic
-from offchain.audit.replay.money import NO_LINK, ReplayMoney
+from offchain.audit.replay.holds import ReplayHolds
+from offchain.audit.replay.money import NO_LINK
 from offchain.audit.replay.state import JOB_SECONDS, as_operator, describe
 from offchain.chain.events import Event
 from offchain.protocol import hashing, sortition, tally
@@ -28,7 +29,7 @@ START = Topic("start")
 REQUEST = Topic("request")
 
 
-class ReplayRounds(ReplayMoney):
+class ReplayRounds(ReplayHolds):
     """The replay, with the rules by which a segment is worked on and settled."""
 
     # --- start --------------------------------------------------------------------------------------------------------
@@ -217,9 +218,10 @@ class ReplayRounds(ReplayMoney):
         votes = sum(member.link != ZERO_HASH and not is_output(member.link) for member in round_.members)
         without = f", {votes} without an output" if votes else ""
         self.findings.note(self.topic("votes", segment), f"{committed} committed, {revealed} opened{without}")
-        if not tally.has_output(round_.members):  # nobody showed that it could be done
+        if tally.has_output(round_.members):
+            self.penalise_silent(segment)
+        elif segment == 0:
             return self.fail_without_output()
-        self.penalise_silent(segment)
         link, weight = tally.leading(round_.members)
         if tally.is_quorum(weight, total, quorum) and is_output(link):
             self.findings.note(topic, f"{weight} of {total} wei for it, {quorum} bps needed")

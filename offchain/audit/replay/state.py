@@ -14,7 +14,7 @@ from offchain.audit.record import ChainRecord, Standings, read_number
 from offchain.audit.replay.findings import Findings, Topic
 from offchain.chain.events import Event
 from offchain.protocol import tally
-from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, Address, Job, Link, Member, Phase, Policy, Round
+from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, Address, Hold, Job, Link, Member, Phase, Policy, Round
 
 BPS = 10_000
 JOB_SECONDS = 7 * 86_400
@@ -58,6 +58,8 @@ class ReplayState:
         """Per proved attempt the event, and what the proof had to open with."""
         self.contested: set[tuple[int, int]] = set()
         self.equivocations: set[tuple[int, int, str]] = set()
+        self.holds: dict[tuple[int, int, str], Hold] = {}
+        """By segment, attempt and operator: stake that is neither given back nor released."""
         self.weights = () if standings is None else standings.weights_at(record.job.frozen_block)
         self._parameters: dict[str, int] = {}
 

@@ -10,7 +10,8 @@ from eth_hash.auto import keccak
 
 from offchain.audit import AuditReport, audit, record
 from offchain.chain.contracts import Contracts
-from offchain.chain.events import Event
+from offchain.chain.events import Event, job_events
+from offchain.chain.staking import hold_of
 from offchain.protocol.route_document import RouteDocument, write_route_document
 from offchain.protocol.route_terms import Criticality, Deployment, ModelSize
 from offchain.protocol.types import Link, Phase
@@ -84,14 +85,32 @@ def test_audit__middle_segment_overturned__is_valid_and_told(
     assert [segment.history for segment in report.segments] == [(), ("overturned",), ("attempt 2",)]
     checks = report.segments[1].checks
     assert "who overturned what a quorum had agreed on" in checks["proving"].detail
-    assert checks["penalties"].detail.count("CONTRADICTED_PROOF") == 2
+    assert checks["penalties"].detail.count("CONTRADICTED_PROOF, held") == 2
     assert report.segments[1].stake_for * 2 < report.segments[1].stake_total
     assert report.segments[2].checks["attempt[0].votes"].ok
     assert "the same committee" in report.segments[2].checks["committee"].detail
-    assert "of slashed stake returned" in report.checks["payouts"].detail
     shown = text_of(report)
     assert "overturned" in shown
     assert "attempt 2" in shown
+
+
+def test_audit__held_stake_released__is_valid_and_told(
+    report_on: Callable[[Play], AuditReport],
+    overturned: Play,
+    contracts: Contracts,
+    chain: LocalChain,
+    isolation: None,
+) -> None:
+    events = job_events(contracts, overturned.job, 0, chain.head()[0])
+    holds = [hold_of(event.arguments) for event in events if event.name == "SlashHeld"]
+    assert len(holds) == 2
+    chain.move_to(holds[0].release_at)
+    for hold in holds:
+        contracts.staking.release(chain.instant("anybody"), hold)
+    report = report_on(overturned)
+    assert report.failures == ()
+    assert report.segments[1].checks["penalties"].detail.count("shared") == 2
+    assert contracts.staking.compensation_of(holds[0].challenger) > 0
 
 
 def test_build_receipt__overturned_job__tells_of_it(contracts: Contracts, overturned: Play, model: ReadyModel) -> None:

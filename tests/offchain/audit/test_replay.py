@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from eth_hash.auto import keccak
@@ -16,6 +17,7 @@ from offchain.audit.record import read_record, read_standings
 from offchain.audit.replay import Replay, Topic, replay
 from offchain.chain.contracts import Contracts
 from offchain.chain.errors import TransactionRefused
+from offchain.chain.staking import hold_of
 from offchain.protocol import hashing
 from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, ZERO_ADDRESS, ZERO_HASH, Link, Phase
 from tests.contracts.stage import Play, Stage, with_policy
@@ -198,7 +200,7 @@ def test_replay__overturned_segment__leads_to_the_record(stage: Stage, segment: 
     play.challenge(segment, honest)
     run = replayed(play)
     assert run.round(segment).overturned
-    assert run.findings.notes[Topic("payouts")]
+    assert run.holds
     run = replayed(through(play))
     assert run.job.phase is Phase.FINALISED
     assert run.job.attempts == tuple(
@@ -225,6 +227,11 @@ def test_replay__votes_in_place_of_outputs__leads_to_the_record(stage: Stage) ->
             for _ in range(segment):
                 play.play_round()
             play.play_round({member.address: vote for member in play.members()})
+            if segment:  # the lie that may be behind it can still be challenged
+                assert play.phase is Phase.CONTESTED
+                replayed(play)
+                stage.chain.move_to(play.record.deadline)
+                play.expire()
             run = replayed(play)
             assert run.record.one("JobFailed").arguments["reason"] == reason
             assert "3 without an output" in run.findings.verdict(Topic("votes", segment))
@@ -309,3 +316,67 @@ def test_replay__reputation_of_liars__is_gone(stage: Stage) -> None:
     play.challenge(0, honest)
     replayed(play)
     assert [stage.contracts.staking.reputation_of(liar.address, stage.model) for liar in liars] == [0, 0]
+
+
+def test_replay__stake_given_back_and_shared__follows_from_the_events(stage: Stage, chain: LocalChain) -> None:
+    """Two members are contradicted; the mock verifiers take a proof of what one of them revealed, too."""
+    play = stage.request(with_policy(proof_permille=0)).to_committing()
+    first, second, honest = play.members()
+    boundary = keccak(b"another x") + keccak(b"another y")
+    also_right = Link(keccak(boundary))
+    votes = {first.address: also_right, second.address: also_right, honest.address: play.truth(0)}
+    play.play_round(votes)
+    play.challenge(0, honest)
+    record = read_record(stage.contracts, play.job)
+    appellant, liar = (hold_of(event.arguments) for event in record.all("SlashHeld"))
+    opening = bytes(play.proof(0)[0][:64])
+    proof = (opening + boundary).ljust(256, b"\1")
+    stage.contracts.staking.appeal(stage.owner, appellant, proof, ())
+    run = replayed(play)
+    assert "this circuit admits both" in run.findings.verdict(Topic("penalties", 0))
+    assert run.holds.keys() == {(0, 0, liar.operator)}
+    chain.move_to(liar.release_at)
+    stage.contracts.staking.release(stage.owner, liar)
+    run = replayed(play)
+    assert "shared" in run.findings.verdict(Topic("penalties", 0))
+    assert run.holds == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("SlashHeld", {"hold": "amount"}),
+        ("SlashHeld", {"hold": "opening"}),
+        ("SlashHeld", {"hold": "challenger"}),
+        ("SlashAppealed", {"amount": 1}),
+        ("SlashAppealed", {"operator": ZERO_ADDRESS}),
+        ("SlashReleased", {"forChallenger": 1}),
+        ("SlashReleased", {"forRequester": 1}),
+    ],
+)
+def test_replay__end_of_a_hold_altered__is_a_fault(
+    stage: Stage, chain: LocalChain, name: str, changes: dict[str, object]
+) -> None:
+    play = stage.request(with_policy(proof_permille=0)).to_committing()
+    first, second, honest = play.members()
+    boundary = keccak(b"another x") + keccak(b"another y")
+    votes = {first.address: Link(keccak(boundary)), second.address: Link(keccak(boundary))}
+    play.play_round(votes | {honest.address: play.truth(0)})
+    play.challenge(0, honest)
+    holds = [hold_of(it.arguments) for it in read_record(stage.contracts, play.job).all("SlashHeld")]
+    proof = (bytes(play.proof(0)[0][:64]) + boundary).ljust(256, b"\1")
+    stage.contracts.staking.appeal(stage.owner, holds[0], proof, ())
+    chain.move_to(holds[1].release_at)
+    stage.contracts.staking.release(stage.owner, holds[1])
+    record = read_record(stage.contracts, play.job)
+    event = record.all(name)[0]
+    arguments = dict(event.arguments)
+    for field, value in changes.items():
+        if field == "hold":
+            altered = {"amount": 1, "opening": bytes(32), "challenger": ZERO_ADDRESS}
+            arguments["hold"] = {**arguments["hold"], str(value): altered[str(value)]}
+        else:
+            arguments[field] = value
+    events = tuple(replace(it, arguments=arguments) if it is event else it for it in record.events)
+    run = replay(replace(record, events=events), read_standings(record))
+    assert any(topic.name == "penalties" for topic in run.findings.faults)
