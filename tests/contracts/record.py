@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from offchain.chain.events import Event, job_events, read_events
-from offchain.protocol.types import Reason
+from offchain.chain.staking import hold_of
+from offchain.protocol.types import Hold, Reason
 from tests.contracts.stage import STAKES, Play, Stage
 from tests.local_chain import InstantSender
 
@@ -41,6 +42,27 @@ def penalties(play: Play) -> list[tuple[int, str, Reason, int]]:
         )
         for event in events_of(play, "OperatorPenalised")
     ]
+
+
+def holds_of(play: Play) -> list[Hold]:
+    """What proofs took of those that revealed something else, in the order in which it was taken."""
+    return [hold_of(event.arguments) for event in events_of(play, "SlashHeld")]
+
+
+def release_all(play: Play) -> list[Hold]:
+    """Let the time for appeals go by, and have everything that was taken shared and burnt."""
+    holds = holds_of(play)
+    play.stage.chain.move_to(max(hold.release_at for hold in holds))
+    for hold in holds:
+        play.stage.contracts.staking.release(play.stage.owner, hold)
+    return holds
+
+
+def compensations(stage: Stage) -> dict[str, int]:
+    """What ``Staking`` credits everybody on the stage with, but for those with nothing."""
+    everybody = (stage.requester, stage.owner, *stage.workers)
+    owed = {sender.address: stage.contracts.staking.compensation_of(sender.address) for sender in everybody}
+    return {address: amount for address, amount in owed.items() if amount}
 
 
 def failure(play: Play) -> tuple[Reason, int]:

@@ -21,8 +21,10 @@ from tests.contracts.record import (
     CHALLENGER_SHARE_BPS,
     CONTRADICTION_BPS,
     REQUESTER_SHARE_BPS,
+    compensations,
     events_of,
     penalties,
+    release_all,
     share,
     stakes_of,
 )
@@ -291,13 +293,14 @@ def test_challenge__behind_a_wrong_segment__has_to_open_with_what_that_settled_o
 
 def compensation(taken: Sequence[int]) -> tuple[int, int, int]:
     """For the challenger, for the requester, burnt."""
-    returned = sum(share(amount, CHALLENGER_SHARE_BPS + REQUESTER_SHARE_BPS) for amount in taken)
-    challenger = returned * CHALLENGER_SHARE_BPS // (CHALLENGER_SHARE_BPS + REQUESTER_SHARE_BPS)
-    return challenger, returned - challenger, sum(taken) - returned
+    challenger, requester = (
+        sum(share(amount, bps) for amount in taken) for bps in (CHALLENGER_SHARE_BPS, REQUESTER_SHARE_BPS)
+    )
+    return challenger, requester, sum(taken) - challenger - requester
 
 
 @pytest.mark.parametrize("third", [False, True], ids=["two outputs", "three outputs"])
-def test_challenge__stakes_it_took__are_shared_to_the_wei(stage: Stage, third: bool) -> None:
+def test_challenge__stakes_it_took__are_held_and_then_shared_to_the_wei(stage: Stage, third: bool) -> None:
     if third:  # whoever revealed a third output contradicts the proof too
         odd = stage.chain.instant("odd")
         stage.join(odd, ETHER + 3)
@@ -307,28 +310,32 @@ def test_challenge__stakes_it_took__are_shared_to_the_wei(stage: Stage, third: b
     play.play_round(lies(liars[:2]) | lies(liars[2:], THIRD))
     jobs, staking, connection = stage.contracts.jobs, stage.contracts.staking, stage.chain.connection
     play.announce(0, challenger)
-    held = {address: connection.balance(address) for address in (jobs.address, staking.address, ZERO_ADDRESS)}
+    balances = {address: connection.balance(address) for address in (jobs.address, staking.address, ZERO_ADDRESS)}
+    bonds = stakes_of(stage)
     play.challenge(0, challenger, announced=True)
     taken = {worker.address: share(weight_of(play, worker), CONTRADICTION_BPS) for worker in liars}
     assert {(segment, operator, reason, amount) for segment, operator, reason, amount in penalties(play)} == {
         (0, operator, Reason.CONTRADICTED_PROOF, amount) for operator, amount in taken.items()
     }
-    for_challenger, for_requester, burnt = compensation(list(taken.values()))
-    assert burnt * 2 >= sum(taken.values())
-    assert stage.credits() == dict.fromkeys(stage.credits(), 0) | {
-        challenger.address: for_challenger,
-        stage.requester.address: for_requester,
-    }
-    assert {address: connection.balance(address) - before for address, before in held.items()} == {
-        jobs.address: for_challenger + for_requester,
-        staking.address: -sum(taken.values()),
-        ZERO_ADDRESS: burnt,
-    }
+    # Nobody has anything of it yet, and it is in no bond any more.
+    assert {address: connection.balance(address) for address in balances} == balances
+    assert (set(stage.credits().values()), compensations(stage)) == ({0}, {})
+    assert stakes_of(stage) == bonds - sum(taken.values())
     # The fee is still there, and pays those who stand by the outputs.
     play.play_on()
     assert play.phase is Phase.FINALISED
-    assert sum(stage.credits().values()) == FEE + for_challenger + for_requester
-    assert connection.balance(jobs.address) == held[jobs.address] + for_challenger + for_requester
+    assert sum(stage.credits().values()) == FEE
+
+    assert {hold.operator: hold.amount for hold in release_all(play)} == taken
+    for_challenger, for_requester, burnt = compensation(list(taken.values()))
+    assert burnt * 2 >= sum(taken.values())
+    assert compensations(stage) == {challenger.address: for_challenger, stage.requester.address: for_requester}
+    assert sum(stage.credits().values()) == FEE
+    assert {address: connection.balance(address) - before for address, before in balances.items()} == {
+        jobs.address: 0,
+        staking.address: -burnt,
+        ZERO_ADDRESS: burnt,
+    }
 
 
 def weight_of(play: Play, worker: InstantSender) -> int:
@@ -341,7 +348,7 @@ def test_challenge__liars_with_nothing_left__bring_nothing_and_the_job_goes_on(s
     play, staking = begin(stage), stage.contracts.staking
     stage.chain.fund(stage.contracts.jobs.address, 10 * ETHER)
     for worker in stage.workers[1:]:
-        data = staking.contract.functions.slash(worker.address, 10 * ETHER, stage.model, 0, True)
+        data = staking.contract.functions.slash(worker.address, 10 * ETHER, stage.model)
         stage.owner.send_raw(
             "slash",
             {
@@ -352,8 +359,9 @@ def test_challenge__liars_with_nothing_left__bring_nothing_and_the_job_goes_on(s
         )
     play.challenge(0, stage.workers[0])
     assert [amount for *_, amount in penalties(play)] == [0, 0]
-    assert set(stage.credits().values()) == {0}
     assert play.round(0).overturned
+    release_all(play)
+    assert (set(stage.credits().values()), compensations(stage)) == ({0}, {})
 
 
 def test_challenge__own_accomplices__cost_more_than_they_bring(stage: Stage) -> None:
@@ -361,4 +369,5 @@ def test_challenge__own_accomplices__cost_more_than_they_bring(stage: Stage) -> 
     play = begin(stage)
     before = stakes_of(stage)
     play.challenge(0, stage.workers[0])
-    assert sum(stage.credits().values()) * 2 <= before - stakes_of(stage)
+    release_all(play)
+    assert 0 < sum(compensations(stage).values()) * 2 <= before - stakes_of(stage)

@@ -11,10 +11,12 @@ from tests.contracts.record import (
     CONTRADICTION_BPS,
     MISS_BPS,
     REQUESTER_SHARE_BPS,
+    compensations,
     events_of,
     failure,
     newest_events,
     penalties,
+    release_all,
     share,
     stake_of,
     stakes_of,
@@ -65,12 +67,7 @@ def test_challenge__contested_segment__is_settled_by_the_proof_and_the_others_pa
         for worker, amount in zip(stage.workers[1:], taken, strict=True)
     )
     assert before - stakes_of(stage) == sum(taken)
-    returned = sum(share(amount, CHALLENGER_SHARE_BPS + REQUESTER_SHARE_BPS) for amount in taken)
-    for_prover = returned * CHALLENGER_SHARE_BPS // (CHALLENGER_SHARE_BPS + REQUESTER_SHARE_BPS)
-    assert stage.credits() == dict.fromkeys(stage.credits(), 0) | {
-        prover.address: for_prover,
-        stage.requester.address: returned - for_prover,
-    }
+    assert (set(stage.credits().values()), compensations(stage)) == ({0}, {})
     if segment == 2:
         assert (play.phase, play.record.segment) == (Phase.SAMPLING, 2)
     else:
@@ -79,7 +76,12 @@ def test_challenge__contested_segment__is_settled_by_the_proof_and_the_others_pa
     assert play.record.attempts == (0, 0, 0)
     play.play_on()
     assert play.phase is Phase.FINALISED
-    assert sum(stage.credits().values()) == FEE + returned
+    assert sum(stage.credits().values()) == FEE
+    release_all(play)
+    assert compensations(stage) == {
+        prover.address: sum(share(amount, CHALLENGER_SHARE_BPS) for amount in taken),
+        stage.requester.address: sum(share(amount, REQUESTER_SHARE_BPS) for amount in taken),
+    }
 
 
 def test_challenge__last_contested_segment_of_a_job_without_proofs__leaves_time_for_challenges(stage: Stage) -> None:

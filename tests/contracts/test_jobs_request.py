@@ -283,22 +283,19 @@ def test_constructor__parameters__are_what_was_given(stage: Stage) -> None:
     jobs, staking = stage.contracts.jobs, stage.contracts.staking
     assert jobs._read("staking") == staking.address
     assert (jobs._read("registry"), jobs._read("verifier")) == references(stage)
-    of_staking = ("minimumStake", "unbondingSeconds")
+    of_staking = ("minimumStake", "unbondingSeconds", "challengerShareBps", "requesterShareBps")
     read = {name: (staking if name in of_staking else jobs)._read(name) for name in PARAMETERS}
     assert read == PARAMETERS
     assert staking._read("equivocationPenaltyBps") == PARAMETERS["contradictionPenaltyBps"]
-    assert (staking._read("slasher"), staking._read("registry")) == (jobs.address, stage.contracts.registry.address)
+    assert staking._read("slasher") == jobs.address
+    assert (staking._read("registry"), staking._read("verifier")) == references(stage)
 
 
 def test_receive__ether_from_anybody__is_refused(stage: Stage) -> None:
     jobs = stage.contracts.jobs
     held = stage.chain.connection.balance(jobs.address)
-    for sender in (stage.owner.address, stage.contracts.registry.address):
+    for sender in (stage.owner.address, stage.contracts.registry.address, stage.contracts.staking.address):
         stage.chain.fund(sender, ETHER)
-        with refused("NotStaking", caller=sender), stage.contracts.connection.translated("receive"):
-            stage.chain.connection.web3.manager.request_blocking(
-                "eth_call", [{"from": sender, "to": jobs.address, "value": hex(1)}, "latest"]
-            )
         with pytest.raises(TransactionRefused):
             stage.owner.send_raw("receive", {"from": sender, "to": jobs.address, "value": hex(1)})
     assert stage.chain.connection.balance(jobs.address) == held

@@ -240,12 +240,15 @@ def test_settle__last_segment_where_nobody_committed__waits_for_a_draw_and_nobod
     assert_only_the_fee_came_back(stage)
 
 
-def test_settle__last_segment_where_nobody_revealed__fails_and_nobody_pays(stage: Stage) -> None:
+def test_settle__last_segment_where_nobody_revealed__leaves_time_to_challenge_and_nobody_pays(stage: Stage) -> None:
     play = stage.request().to_committing().play_round().play_round()
     commit_enough(play)
     stage.chain.move_to(play.record.deadline + POLICY.reveal_seconds)
     assert (play.phase, play.record.phase) == (Phase.SETTLING, Phase.COMMITTING)
     play.settle()
+    assert play.phase is Phase.CONTESTED
+    play.lapse()
+    play.expire()
     # Two committed to something; that an output could be had, nobody showed.
     assert play.phase is Phase.FAILED
     assert penalties_of(play) == []
@@ -286,7 +289,8 @@ def test_settle__lapsed_last_commit_phase__lapses_after_two_times_to_reveal(stag
     with stage.chain.isolated():
         stage.owner.at = end - 1
         play.settle()
-        assert last_failure(play) == (Reason.NO_QUORUM, FEE)
+        assert play.phase is Phase.CONTESTED
+        assert penalties_of(play) == []
     stage.owner.at = end
     with refused("WrongPhase", jobId=play.job, actual=Phase.EXPIRED):
         play.settle()

@@ -16,7 +16,7 @@ from tests.contracts.record import (
     stake_of,
     stakes_of,
 )
-from tests.contracts.stage import FEE, STAKES, Play, Stage, refused, with_policy
+from tests.contracts.stage import FEE, POLICY, STAKES, Play, Stage, refused, with_policy
 
 pytestmark = pytest.mark.integration
 
@@ -29,6 +29,18 @@ def at_segment(stage: Stage, segment: int, **changes: int) -> Play:
     play = stage.request(with_policy(**changes)).to_committing()
     for _ in range(segment):
         play.play_round()
+    return play
+
+
+def decided_by_votes(play: Play) -> Play:
+    """Let the time go by in which the segment before can still be overturned, where there is one."""
+    segment = play.record.segment
+    if segment:
+        assert (play.phase, play.round().settled_link) == (Phase.CONTESTED, ZERO_HASH)
+        assert play.record.deadline == play.stage.chain.connection.timestamp() + 2 * POLICY.prove_seconds
+        assert events_of(play, "JobFailed") == []
+        play.lapse()
+        play.expire()
     return play
 
 
@@ -81,7 +93,7 @@ def test_reveal__bad_input_at_a_later_segment__charges_the_requester_for_that_ro
     stage: Stage, segment: int
 ) -> None:
     # Those before it get nothing: what they settled on may be why this input is bad.
-    play = at_segment(stage, segment).play_round(everybody(stage, BAD_INPUT))
+    play = decided_by_votes(at_segment(stage, segment).play_round(everybody(stage, BAD_INPUT)))
     assert_charged(stage, play, Reason.BAD_INPUT, [parts(stage)])
     assert penalties(play) == []
 
@@ -91,6 +103,8 @@ def test_reveal__unavailable_at_a_later_segment__costs_those_who_withheld(stage:
     play = at_segment(stage, segment - 1)
     innocent = stage.workers[0]  # outvoted: what it said is not what is missing
     play.play_round({innocent.address: WRONG}).play_round(everybody(stage, UNAVAILABLE))
+    assert penalties(play) == []
+    decided_by_votes(play)
     assert failure(play) == (Reason.INPUT_UNAVAILABLE, FEE)
     assert sorted(penalties(play)) == sorted(
         (segment - 1, worker.address, Reason.WITHHELD_ACTIVATION, share(stake_of(stage, worker), MISS_BPS))
@@ -105,17 +119,17 @@ def test_reveal__unavailable_behind_an_overturned_segment__costs_the_challenger_
     play.play_round({worker.address: WRONG for worker in stage.workers[1:]})
     play.challenge(0, challenger)
     taken = len(penalties(play))
-    play.play_round(everybody(stage, UNAVAILABLE))
+    decided_by_votes(play.play_round(everybody(stage, UNAVAILABLE)))
     assert [(operator, reason) for _, operator, reason, _ in penalties(play)[taken:]] == [
         (challenger.address, Reason.WITHHELD_ACTIVATION)
     ]
 
 
 @pytest.mark.parametrize("segment", [0, 1])
-def test_reveal__votes_without_a_quorum__fail_at_once_and_cost_nobody(stage: Stage, segment: int) -> None:
+def test_reveal__votes_without_a_quorum__fail_the_job_and_cost_nobody(stage: Stage, segment: int) -> None:
     play = at_segment(stage, segment, quorum_bps=9000)
     votes = everybody(stage, UNAVAILABLE) | {stage.workers[0].address: BAD_INPUT}
-    play.play_round(votes)
+    decided_by_votes(play.play_round(votes))
     assert failure(play) == (Reason.NO_QUORUM, FEE)
     assert penalties(play) == []
     assert stage.credits() == dict.fromkeys(stage.credits(), 0) | {stage.requester.address: FEE}
@@ -225,6 +239,45 @@ def test_commit__vote__looks_like_any_other_commitment(stage: Stage, vote: Link)
     assert member is not None
     assert member.commitment == play.commitment(voter, 0, vote, play.secrets[0, 0, voter.address][1])
     assert member.link == ZERO_HASH
+
+
+@VOTES
+def test_challenge__segment_before_votes_alone__is_overturned_and_the_job_goes_on(stage: Stage, vote: Link) -> None:
+    # Whoever settled a lie could otherwise have the next committee's votes end the job before anybody proves it.
+    play, honest = at_segment(stage, 0), stage.workers[0]
+    play.play_round({worker.address: WRONG for worker in stage.workers[1:]}).play_round(everybody(stage, vote))
+    assert (play.phase, play.record.segment) == (Phase.CONTESTED, 1)
+    play.announce(0, honest)
+    honest.at = play.record.deadline - 1
+    play.challenge(0, honest, announced=True)
+    assert (play.phase, play.record.segment, play.attempt(1)) == (Phase.COMMITTING, 1, 1)
+    assert {reason for *_, reason, _ in penalties(play)} == {Reason.CONTRADICTED_PROOF}
+    play.play_on()
+    assert play.phase is Phase.FINALISED
+
+
+@VOTES
+def test_challenge__votes_alone__leave_the_segment_itself_nothing_to_prove(stage: Stage, vote: Link) -> None:
+    play = at_segment(stage, 1).play_round(everybody(stage, vote))
+    for worker in stage.workers:
+        with refused("NothingToChallenge", jobId=play.job, segment=1, caller=worker.address):
+            play.challenge(1, worker)
+    with refused("WrongPhase", jobId=play.job, actual=Phase.CONTESTED):
+        play.expire()
+    play.lapse()
+    with refused("WrongPhase", jobId=play.job, actual=Phase.EXPIRED):
+        play.announce(0, stage.workers[0])
+
+
+def test_settle__one_vote_and_silence_behind_the_first_segment__costs_nobody(stage: Stage) -> None:
+    play = at_segment(stage, 1)
+    voter = stage.workers[0]
+    play.to_revealing({voter.address: BAD_INPUT})
+    play.reveal(voter)
+    play.lapse()
+    play.settle()
+    decided_by_votes(play)
+    assert (failure(play), penalties(play)) == ((Reason.NO_QUORUM, FEE), [])
 
 
 def test_prove__member_that_voted__is_not_contradicted(stage: Stage) -> None:

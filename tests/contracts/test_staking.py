@@ -4,7 +4,7 @@ import pytest
 from eth_hash.auto import keccak
 
 from offchain.chain.events import read_events
-from offchain.protocol.types import ModelId
+from offchain.protocol.types import ZERO_ADDRESS, ModelId
 from tests.contracts.stage import STAKES, Stage, refused
 from tests.local_chain import ETHER, InstantSender
 
@@ -158,12 +158,20 @@ def test_start_unbonding__too_much_or_nothing__is_refused(stage: Stage) -> None:
         staking.start_unbonding(worker, 2**208)
 
 
+def slash(stage: Stage, worker: InstantSender, amount: int, model: ModelId) -> None:
+    """Slash as the job contract."""
+    staking, jobs = stage.contracts.staking, stage.contracts.jobs
+    stage.chain.fund(jobs.address, ETHER)
+    data = staking.contract.functions.slash(worker.address, amount, model)._encode_transaction_data()
+    stage.owner.send_raw("slash", {"from": jobs.address, "to": staking.address, "data": data})
+
+
 def test_slash__anybody_but_the_job_contract__is_refused(stage: Stage) -> None:
     staking = stage.contracts.staking
     assert staking._read("slasher") == stage.contracts.jobs.address
     for caller in (stage.owner, stage.workers[0]):
         with refused("NotSlasher", caller=caller.address):
-            staking._write(caller, "slash", stage.workers[1].address, 1, stage.model, 0, False)
+            staking._write(caller, "slash", stage.workers[1].address, 1, stage.model)
 
 
 @pytest.mark.parametrize(
@@ -179,31 +187,20 @@ def test_slash__anybody_but_the_job_contract__is_refused(stage: Stage) -> None:
 def test_slash__any_amount__takes_active_first_then_unbonding_and_no_more(
     stage: Stage, amount: int, active: int, unbonding: int
 ) -> None:
-    worker, staking, jobs = stage.workers[0], stage.contracts.staking, stage.contracts.jobs
+    worker, staking = stage.workers[0], stage.contracts.staking
     staking.start_unbonding(worker, ETHER)
-    held, weight = stage.chain.connection.balance(staking.address), weight_now(stage)
-    stage.chain.fund(jobs.address, ETHER)
-    slash = staking.contract.functions.slash(worker.address, amount, stage.model, 0, False)
-    stage.owner.send_raw(
-        "slash", {"from": jobs.address, "to": staking.address, "data": slash._encode_transaction_data()}
-    )
+    balance = stage.chain.connection.balance
+    held, nobody, weight = balance(staking.address), balance(ZERO_ADDRESS), weight_now(stage)
+    slash(stage, worker, amount, stage.model)
     taken = STAKES[0] - active - unbonding
     assert staking.active_of(worker.address) == active
     assert staking.unbonding_of(worker.address)[0] == unbonding
-    assert stage.chain.connection.balance(staking.address) == held - taken
+    assert (balance(staking.address), balance(ZERO_ADDRESS)) == (held - taken, nobody + taken)
     left = active if active >= MINIMUM else 0
     assert weight_now(stage) == weight - (STAKES[0] - ETHER) + left
     name, arguments = last_events(stage)[0]
     expected = {"operator": worker.address, "amount": taken, "active": active, "unbonding": unbonding}
     assert (name, arguments) == ("Slashed", expected)
-
-
-def slash(stage: Stage, worker: InstantSender, amount: int, model: ModelId) -> None:
-    """Slash as the job contract."""
-    staking, jobs = stage.contracts.staking, stage.contracts.jobs
-    stage.chain.fund(jobs.address, ETHER)
-    data = staking.contract.functions.slash(worker.address, amount, model, 0, False)._encode_transaction_data()
-    stage.owner.send_raw("slash", {"from": jobs.address, "to": staking.address, "data": data})
 
 
 def test_slash__operator_of_several_models__other_weights_follow_when_refreshed(stage: Stage) -> None:

@@ -6,9 +6,9 @@ import pytest
 from eth_abi.abi import encode
 from eth_hash.auto import keccak
 
-from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, Label, Link, Phase
+from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, ZERO_ADDRESS, Label, Link, Phase
 from tests.contracts.record import newest_events
-from tests.contracts.stage import Play, Stage, refused, with_policy
+from tests.contracts.stage import STAKES, Play, Stage, refused, with_policy
 from tests.contracts.test_staking_equivocation import both, report
 from tests.local_chain import ETHER, InstantSender
 
@@ -129,22 +129,18 @@ def test_commend__anybody_but_the_job_contract__is_refused(stage: Stage) -> None
             stage.contracts.staking._write(caller, "commend", stage.workers[0].address, stage.model)
 
 
-@pytest.mark.parametrize(("returned_bps", "returned"), [(0, 0), (4000, 400), (5000, 500), (5001, 500), (10_000, 500)])
-def test_slash__whatever_is_to_be_returned__at_least_half_is_burnt(
-    stage: Stage, returned_bps: int, returned: int
-) -> None:
+@pytest.mark.parametrize("amount", [0, 1, 1001, 10 * ETHER])
+def test_slash__whatever_is_taken__is_told_and_burnt(stage: Stage, amount: int) -> None:
     staking, jobs, connection = stage.contracts.staking, stage.contracts.jobs, stage.chain.connection
     stage.chain.fund(jobs.address, ETHER)
-    nobody = connection.balance("0x" + "00" * 20)
-    function = staking.contract.functions.slash(stage.workers[0].address, 1001, stage.model, returned_bps, False)
-    assert function.call({"from": jobs.address}) == [1001, returned]
-    data = function._encode_transaction_data()
-    before = connection.balance(jobs.address)
-    fields = {"from": jobs.address, "to": staking.address, "data": data, "gasPrice": "0x0"}
+    nobody, taken = connection.balance(ZERO_ADDRESS), min(amount, STAKES[0])
+    function = staking.contract.functions.slash(stage.workers[0].address, amount, stage.model)
+    assert function.call({"from": jobs.address}) == taken
+    fields = {"from": jobs.address, "to": staking.address, "data": function._encode_transaction_data()}
     stage.chain.rpc("anvil_setNextBlockBaseFeePerGas", "0x0")
-    stage.owner.send_raw("slash", fields)
-    assert connection.balance(jobs.address) == before + returned
-    assert connection.balance("0x" + "00" * 20) == nobody + 1001 - returned
+    stage.owner.send_raw("slash", {**fields, "gasPrice": "0x0"})
+    assert connection.balance(jobs.address) == ETHER
+    assert connection.balance(ZERO_ADDRESS) == nobody + taken
 
 
 def single(stage: Stage, supporters: int, permille: int) -> Play:
