@@ -28,10 +28,10 @@ class Recorder:
 
     Args:
         compiled: the contracts that are looked for on the chain.
-        views_until_idle: a view function that showed nothing new in so many calls is traced no more.
+        views_until_idle: a view function that showed nothing new in so many calls is traced no more in that test.
     """
 
-    def __init__(self, compiled: Compiled, views_until_idle: int = 200) -> None:
+    def __init__(self, compiled: Compiled, views_until_idle: int = 20) -> None:
         self.compiled = compiled
         self.taken: dict[Site, int] = defaultdict(int)
         self.traces = 0
@@ -40,6 +40,10 @@ class Recorder:
         self._codes: dict[tuple[str, str], Code | None] = {}
         self._known: dict[bytes, Code | None] = {}
         self._seen: set[str] = set()
+
+    def begin_test(self) -> None:
+        """Trace every view again: a test may be the only one that leads to a state that its views tell of."""
+        self._idle.clear()
 
     def observe(self, provider: HTTPProvider, method: str, parameters: Any, answer: Any) -> None:
         """Look at one request and the node's answer, and trace where that tells something."""
@@ -117,6 +121,10 @@ def pytest_configure(config: pytest.Config) -> None:
         return answer
 
     HTTPProvider.make_request = make_request  # type: ignore[method-assign]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.config.stash[RECORDER].begin_test()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
