@@ -16,6 +16,7 @@ from offchain.protocol.field import FIELD_MODULUS, encode_elements
 from offchain.protocol.links import LinkKind
 from offchain.protocol.types import ZERO_HASH, Link
 from tests.attacks.mutant import Change, Mutant, deploy_code
+from tests.contracts.record import compensations, release_all
 from tests.contracts.stage import OUTPUT, POLICY, PROOF_BYTES, Play, Stage, refused, spec, with_policy
 from tests.local_chain import InstantSender
 
@@ -54,7 +55,8 @@ def test_instance_over_the_modulus__defence_removed__honest_quorum_is_overturned
     play, attacker = raise_the_result(stage)
     assert play.round(0).overturned
     assert play.round(0).settled_link != play.truth(0)
-    assert stage.credits()[attacker.address] > 0
+    release_all(play)
+    assert compensations(stage)[attacker.address] > 0
 
 
 def test_instance_over_the_modulus__refused(build: Callable[..., Stage]) -> None:

@@ -13,7 +13,8 @@ from offchain.chain.jobs import JobRequest
 from offchain.protocol import hashing
 from offchain.protocol.types import Link, ModelId, Phase
 from tests.attacks.mutant import Change, Mutant
-from tests.contracts.stage import FEE, POLICY, STAKES, Stage, refused, with_policy
+from tests.contracts.record import release_all
+from tests.contracts.stage import FEE, POLICY, STAKES, Play, Stage, commitment_link, with_policy
 from tests.local_chain import ETHER
 
 pytestmark = pytest.mark.integration
@@ -51,18 +52,27 @@ def execute(stage: Stage, account: Any, call: Any, value_wei: int = 0) -> None:
     stage.owner.send(account.functions.execute(call.address, call._encode_transaction_data()), value_wei)
 
 
+def request_as(stage: Stage, account: Any) -> Play:
+    """A job that the account asks for."""
+    jobs = stage.contracts.jobs
+    what = JobRequest(
+        ModelId(stage.model), commitment_link(stage._boundary(0)), keccak(b"key"), keccak(b"salt"), POLICY
+    )
+    fields = (what.model_id, what.input_link, what.result_key, what.salt, what.route_cid, tuple(vars(POLICY).values()))
+    execute(stage, account, jobs.contract.functions.request(fields), FEE)
+    job = hashing.job_id(stage.contracts.connection.chain_id, jobs.address, account.address, what.salt)
+    return Play(stage, job, stage.owner)
+
+
 def claims_again(stage: Stage) -> Any:
     """An account that is owed a fee, beside two fees of others, and claims it again while it is being paid."""
     jobs = stage.contracts.jobs
     account = account_of(stage)
-    what = JobRequest(ModelId(stage.model), Link(keccak(b"in")), keccak(b"key"), keccak(b"salt"), POLICY)
-    fields = (what.model_id, what.input_link, what.result_key, what.salt, what.route_cid, tuple(vars(POLICY).values()))
-    execute(stage, account, jobs.contract.functions.request(fields), FEE)
+    play = request_as(stage, account)
     for _ in range(2):
         stage.request()
-    job = hashing.job_id(stage.contracts.connection.chain_id, jobs.address, account.address, what.salt)
-    stage.chain.move_to(jobs.job_of(job).deadline)
-    jobs.expire(stage.owner, job)
+    play.lapse()
+    play.expire()
     claim = jobs.contract.functions.claim()
     stage.owner.send(account.functions.setManner(REENTER, claim._encode_transaction_data()))
     execute(stage, account, claim)
@@ -79,6 +89,37 @@ def withdraws_again(stage: Stage) -> Any:
     stage.owner.send(account.functions.setManner(REENTER, staking.withdraw()._encode_transaction_data()))
     execute(stage, account, staking.withdraw())
     return account
+
+
+def claims_compensation_again(stage: Stage) -> tuple[Any, int]:
+    """An account that is owed a share of a liar's stake, beside the bonds of others; and what it is owed."""
+    account = account_of(stage)
+    play = request_as(stage, account)
+    play.draw()
+    execute(stage, account, play.jobs.contract.functions.provideInput(play.job, keccak(b"input")))
+    *liars, honest = stage.workers
+    play.play_round({liar.address: Link(keccak(b"a lie")) for liar in liars})
+    play.challenge(0, honest)
+    release_all(play)
+    claim = stage.contracts.staking.contract.functions.claim()
+    owed = stage.contracts.staking.compensation_of(account.address)
+    stage.owner.send(account.functions.setManner(REENTER, claim._encode_transaction_data()))
+    execute(stage, account, claim)
+    return account, owed
+
+
+def test_reentrancy__defence_removed__takes_the_bonds_of_others(build: Callable[..., Stage]) -> None:
+    stage = build(NO_GUARD_AND_NO_ORDER, segments=1)
+    account, owed = claims_compensation_again(stage)
+    assert stage.chain.connection.balance(account.address) > 10 * owed
+    assert stage.chain.connection.balance(stage.contracts.staking.address) < owed
+
+
+def test_reentrancy__of_compensation__refused_by_the_guard(build: Callable[..., Stage]) -> None:
+    stage = build(segments=1)
+    account, owed = claims_compensation_again(stage)
+    assert account.functions.answer().call() == keccak(b"ReentrancyGuardReentrantCall()")[:4]
+    assert stage.chain.connection.balance(account.address) == owed > 0
 
 
 def test_reentrancy__defence_removed__empties_both_contracts(build: Callable[..., Stage]) -> None:
@@ -154,11 +195,9 @@ def test_plain_ether__refused_by_every_contract(build: Callable[..., Stage]) -> 
     stage = build(segments=1, stakes=())
     contracts = stage.contracts
     sent = {"from": stage.owner.address, "value": hex(1)}
-    with refused("NotStaking", caller=stage.owner.address):
-        stage.owner.send_raw("send", {**sent, "to": contracts.jobs.address})
-    for target in (contracts.registry.address, contracts.verifier.address, contracts.staking.address):
+    for target in (contracts.registry, contracts.verifier, contracts.staking, contracts.jobs):
         with pytest.raises(TransactionRefused):
-            stage.owner.send_raw("send", {**sent, "to": target})
+            stage.owner.send_raw("send", {**sent, "to": target.address})
 
 
 def finalised(stage: Stage) -> int:

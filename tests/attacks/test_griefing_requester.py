@@ -113,6 +113,9 @@ def test_bad_input__that_shows_late__pays_nobody_who_may_have_made_it_bad(build:
     before = {member.operator for member in play.round(0).members}
     play.play_round(dict.fromkeys(before, Link(keccak(b"garbage"))))
     play.play_round({worker.address: BAD_INPUT for worker in play.members()})
+    assert (play.phase, paid_to_workers(stage)) == (Phase.CONTESTED, 0)
+    play.lapse()
+    play.expire()
     share = FEE * FAULT_BPS // 10_000 // 2
     assert share - 3 <= paid_to_workers(stage) <= share
     assert [stage.credits()[address] for address in before] == [0, 0, 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,10 +12,12 @@ from eth_hash.auto import keccak
 
 from offchain.chain.connection import artefact
 from offchain.chain.errors import TransactionRefused
+from offchain.protocol.field import encode_elements
 from offchain.protocol.links import LinkKind
-from offchain.protocol.types import Phase
+from offchain.protocol.types import Address, Hold, Link, Phase
 from tests.attacks.mutant import Change, Mutant
-from tests.contracts.stage import FEE, POLICY, Play, Stage, as_abi, refused, spec
+from tests.contracts.record import holds_of
+from tests.contracts.stage import FEE, POLICY, STAKES, Play, Stage, as_abi, refused, spec
 from tests.local_chain import ETHER, InstantSender
 
 pytestmark = pytest.mark.integration
@@ -24,12 +26,19 @@ CONTRACTS = ("registry", "verifier", "staking", "jobs")
 ANYBODY_SLASHES = Mutant(
     Change(
         "Staking.sol",
-        "if (msg.sender != slasher) revert NotSlasher(msg.sender);\n        taken = _take(",
-        "taken = _take(",
+        "if (msg.sender != slasher) revert NotSlasher(msg.sender);\n        taken = _take(account,",
+        "taken = _take(account,",
     )
 )
-ALWAYS = {"registerModel", "grantAccess", "setEncryptionKey", "bond", "refreshWeights", "request"}
-"""What anybody may do at any time, for itself."""
+ANYBODY_HOLDS = Mutant(
+    Change(
+        "Staking.sol",
+        "if (msg.sender != slasher) revert NotSlasher(msg.sender);\n        taken = _take(held.operator,",
+        "taken = _take(held.operator,",
+    )
+)
+ALWAYS = {"registerModel", "grantAccess", "setEncryptionKey", "bond", "refreshWeights", "request", "appeal"}
+"""What anybody may do at any time, for itself; or with a proof of what another revealed, for that one."""
 OPERATORS = {"startUnbonding", "stopServing"}
 """What whoever serves may do besides."""
 NEVER = re.compile(r"pause|upgrade|owner|admin|role|initiali|migrate|rescue|sweep|withdrawall|transfer|setfee", re.I)
@@ -44,7 +53,36 @@ class Answer:
     arguments: Mapping[str, object]
 
 
-def arguments_of(stage: Stage, play: Play, queued: Play, caller: InstantSender) -> dict[str, tuple[Any, ...]]:
+SECOND_OUTPUT = (4, 5, 6)
+"""What a mock proves as well."""
+
+
+def contradicted(stage: Stage) -> Hold:
+    """What a proof took of one whose output can be proved too, in a job that is over."""
+    play = stage.request(requester=stage.chain.instant("earlier requester")).to_committing()
+    second = Link(keccak(encode_elements(SECOND_OUTPUT)))
+    play.play_round({stage.workers[0].address: second}).draw()
+    play.prove(0)
+    play.finalise()
+    (held,) = holds_of(play)
+    return held
+
+
+def proof_of_its_own(play: Play, held: Hold) -> tuple[bytes, list[int]]:
+    assert play.record.segments == 1
+    return play.proof(held.segment)[0], list(SECOND_OUTPUT)
+
+
+def wanted(play: Play, victim: str, challenger: InstantSender) -> Hold:
+    """What the job contract would ask for, if a proof of the challenger's contradicted the victim."""
+    opening = play.record.input_link
+    links = (opening, Link(keccak(b"what it revealed")))
+    return Hold(play.job, play.stage.model, 0, 0, Address(victim), *links, Address(challenger.address), ETHER)
+
+
+def arguments_of(
+    stage: Stage, play: Play, queued: Play, held: Hold, caller: InstantSender
+) -> dict[str, tuple[Any, ...]]:
     """Of every function that changes anything, arguments that are right for whoever may call it now."""
     address, code_hash = (
         stage.verifiers[0],
@@ -68,7 +106,10 @@ def arguments_of(stage: Stage, play: Play, queued: Play, caller: InstantSender) 
         "bond": (),
         "startUnbonding": (1,),
         "withdraw": (),
-        "slash": (victim, ETHER, stage.model, 0, True),
+        "slash": (victim, ETHER, stage.model),
+        "hold": (astuple(wanted(play, victim, caller)),),
+        "appeal": (astuple(held), *proof_of_its_own(play, held)),
+        "release": (astuple(held),),
         "commend": (caller.address, stage.model),
         "reportEquivocation": (
             play.job,
@@ -97,33 +138,35 @@ def arguments_of(stage: Stage, play: Play, queued: Play, caller: InstantSender) 
         "challenge": (play.job, 0, proof, list(instances), keccak(b"proof")),
         "finalise": (play.job,),
         "expire": (play.job,),
-        "claim": (),
+        "staking.claim": (),
+        "jobs.claim": (),
     }
 
 
 def functions_of(stage: Stage) -> dict[str, Any]:
-    """Every function that changes anything, of every contract, by name; names are unique."""
+    """Every function that changes anything, of every contract, by name; with the contract's where two have it."""
     found: dict[str, Any] = {}
     for name in CONTRACTS:
         contract = getattr(stage.contracts, name).contract
         for entry in contract.abi:
             if entry["type"] == "function" and entry["stateMutability"] in ("nonpayable", "payable"):
-                assert entry["name"] not in found
-                found[entry["name"]] = (contract, entry["stateMutability"] == "payable")
+                called = f"{name}.claim" if entry["name"] == "claim" else entry["name"]
+                assert called not in found
+                found[called] = (contract.functions[entry["name"]], entry["stateMutability"] == "payable")
     return found
 
 
-def matrix(stage: Stage, play: Play, queued: Play, caller: InstantSender) -> dict[str, Answer]:
+def matrix(stage: Stage, play: Play, queued: Play, held: Hold, caller: InstantSender) -> dict[str, Answer]:
     """What every function answers to this caller now; nothing is sent."""
     answers = {}
-    arguments = arguments_of(stage, play, queued, caller)
+    arguments = arguments_of(stage, play, queued, held, caller)
     functions = functions_of(stage)
     assert functions.keys() == arguments.keys(), "a function came or went: say here who may call it"
-    for name, (contract, takes_ether) in functions.items():
+    for name, (function, takes_ether) in functions.items():
         options = {"from": caller.address, "value": FEE if takes_ether else 0, "gas": 16_000_000}
         try:
             with stage.contracts.connection.translated(name):
-                contract.functions[name](*arguments[name]).call(options)
+                function(*arguments[name]).call(options)
             answers[name] = Answer(None, {})
         except TransactionRefused as caught:
             plain = {
@@ -141,8 +184,9 @@ def allowed(answers: Mapping[str, Answer]) -> set[str]:
 MOMENTS = ("requested", "awaiting input", "committing", "revealing", "proving", "finalisable")
 
 
-def at(stage: Stage, moment: str) -> tuple[Play, Play]:
-    """A job at some moment of its life, and one that waits behind it."""
+def at(stage: Stage, moment: str) -> tuple[Play, Play, Hold]:
+    """A job at some moment of its life, one that waits behind it, and what is held after one before it."""
+    held = contradicted(stage)
     play, queued = stage.request(), stage.request()
     assert queued.phase is Phase.QUEUED
     if moment == "awaiting input":
@@ -155,7 +199,7 @@ def at(stage: Stage, moment: str) -> tuple[Play, Play]:
         play.to_proving()
     elif moment == "finalisable":
         play.to_finalisable()
-    return play, queued
+    return play, queued, held
 
 
 BY_ANYBODY = {"requested": {"draw"}, "finalisable": {"finalise"}}
@@ -173,30 +217,32 @@ def test_roles__deployer_and_registrant_can_do_what_a_stranger_can_and_no_more(
     build: Callable[..., Stage], moment: str
 ) -> None:
     stage = build(segments=1, max_running_jobs=1)
-    play, queued = at(stage, moment)
+    moved = at(stage, moment)
     stranger = stage.chain.instant("stranger")
-    expected = matrix(stage, play, queued, stranger)
+    expected = matrix(stage, *moved, stranger)
     assert allowed(expected) == ALWAYS | BY_ANYBODY.get(moment, set())
+    assert (expected["hold"].error, expected["release"].error) == ("NotSlasher", "StillHeld")
     deployer, registrant = stage.chain.instant("deployer"), stage.owner
-    assert matrix(stage, play, queued, deployer) == expected
-    assert matrix(stage, play, queued, registrant) == expected
+    assert matrix(stage, *moved, deployer) == expected
+    assert matrix(stage, *moved, registrant) == expected
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_roles__requester_and_member_can_do_their_part_and_no_more(build: Callable[..., Stage], moment: str) -> None:
     stage = build(segments=1, max_running_jobs=1)
-    play, queued = at(stage, moment)
+    play, queued, held = at(stage, moment)
     everybody = ALWAYS | BY_ANYBODY.get(moment, set())
-    asked = allowed(matrix(stage, play, queued, stage.requester))
+    asked = allowed(matrix(stage, play, queued, held, stage.requester))
     assert asked == everybody | {"cancel"} | BY_THE_REQUESTER.get(moment, set())
-    worker = stage.by_address(play.round(0).prover) if moment == "proving" else stage.workers[0]
-    assert allowed(matrix(stage, play, queued, worker)) == everybody | OPERATORS | BY_A_MEMBER.get(moment, set())
+    worker = stage.by_address(play.round(0).prover) if moment == "proving" else stage.workers[1]
+    expected = everybody | OPERATORS | {"jobs.claim"} | BY_A_MEMBER.get(moment, set())
+    assert allowed(matrix(stage, play, queued, held, worker)) == expected
 
 
 def slash(stage: Stage, attacker: InstantSender) -> None:
     victim = stage.workers[0].address
     function = stage.contracts.staking.contract.functions.slash
-    attacker.send(function(victim, stage.contracts.staking.active_of(victim), stage.model, 0, True))
+    attacker.send(function(victim, stage.contracts.staking.active_of(victim), stage.model))
 
 
 def test_slash__defence_removed__anybody_takes_anybodys_stake(build: Callable[..., Stage]) -> None:
@@ -213,6 +259,30 @@ def test_slash__by_anybody_but_the_job_contract__refused(build: Callable[..., St
         slash(stage, caller)
     with refused("NotSlasher", caller=caller.address):
         caller.send(stage.contracts.staking.contract.functions.commend(caller.address, stage.model))
+
+
+def hold_and_release(stage: Stage, attacker: InstantSender) -> int:
+    """The attacker says that a proof of its own took stake of somebody; what that is worth to it."""
+    staking, play = stage.contracts.staking, stage.request(requester=attacker)
+    forged = wanted(play, stage.workers[0].address, attacker)
+    attacker.send(staking.contract.functions.hold(astuple(forged)))
+    release_at = stage.chain.connection.timestamp() + staking._read("APPEAL_SECONDS")
+    stage.chain.move_to(release_at)
+    staking.release(attacker, replace(forged, release_at=release_at))
+    return staking.compensation_of(attacker.address)
+
+
+def test_hold__defence_removed__anybody_is_paid_out_of_anybodys_stake(build: Callable[..., Stage]) -> None:
+    stage = build(ANYBODY_HOLDS, segments=1)
+    assert hold_and_release(stage, stage.owner) == ETHER * 4_000 // 10_000
+
+
+def test_hold__by_anybody_but_the_job_contract__refused(build: Callable[..., Stage]) -> None:
+    stage = build(segments=1)
+    for attacker in (stage.owner, stage.chain.instant("deployer"), stage.workers[1]):
+        with refused("NotSlasher", caller=attacker.address):
+            hold_and_release(stage, attacker)
+    assert stage.contracts.staking.active_of(stage.workers[0].address) == STAKES[0]
 
 
 def test_abi__no_function_is_for_an_administrator(build: Callable[..., Stage]) -> None:
