@@ -8,7 +8,7 @@ from enum import Enum
 
 from eth_hash.auto import keccak
 
-from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, Address, Job, Member, Phase, Round, is_output
+from offchain.protocol.types import ZERO_ADDRESS, ZERO_HASH, Address, Job, Link, Member, Phase, Round, is_output
 
 
 class Action(Enum):
@@ -64,6 +64,10 @@ class JobView:
     def round(self) -> Round:
         """The round of the segment under way."""
         return self.rounds[self.job.segment]
+
+    def opening(self, segment: int) -> Link:
+        """The link that a segment opens with: the job's input, or what the segment before it settled on."""
+        return self.job.input_link if segment == 0 else self.rounds[segment - 1].settled_link
 
 
 _HOUSEKEEPING = {

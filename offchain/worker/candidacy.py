@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from offchain.protocol.types import Address, ModelId
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import InputOutOfRange, SegmentCircuit
 from offchain.storage.port import ContentReader
+from offchain.worker.database import open_database
 
 _log = logging.getLogger(__name__)
 
@@ -69,11 +69,7 @@ class Candidacies:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(path, check_same_thread=False)
-        path.chmod(0o600)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._database.executescript(_SCHEMA)
+        self._database = open_database(path, _SCHEMA)
 
     def close(self) -> None:
         """Close the database."""

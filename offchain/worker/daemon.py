@@ -26,6 +26,7 @@ from offchain.storage.cid import cid_to_digest
 from offchain.storage.local import CachedStore
 from offchain.storage.port import StoreUnreachable
 from offchain.storage.sealing import Identity
+from offchain.worker.appeals import Appeals
 from offchain.worker.candidacy import Candidacy
 from offchain.worker.executions import Executions
 from offchain.worker.executor import Executor, NotGranted
@@ -108,6 +109,7 @@ class Worker:
         self._granted: dict[ModelId, float] = {}
         self._noticed: dict[tuple[JobId, Action, int], float] = {}
         self._proofs = Proofs(contracts, sender, store, executor)
+        self._appeals = Appeals(contracts, sender, memory, self._proofs, REORGANISATION_DEPTH)
         # Looked up when called: tests make a worker execute otherwise.
         self._executions = Executions(
             lambda view, segment: self.execute(view, segment),
@@ -148,7 +150,8 @@ class Worker:
     def cycle(self) -> None:
         """Do everything that is due at the newest block; nothing, if there is no new one and nothing is under way."""
         head = self._contracts.connection.block_number()
-        busy = (self._noticed, self._proofs, self._executions, self._granted, self._candidacy, self._watched)
+        making = (self._proofs, self._appeals, self._executions)
+        busy = (*making, self._noticed, self._granted, self._candidacy, self._watched)
         if head == self._last_block and not any(busy):
             return
         self._enrol()
@@ -162,6 +165,8 @@ class Worker:
             self._candidacy.attend_all()
         for job in self._memory.open_jobs():
             self._guarded(job, partial(self._attend, job))
+        if self._appeals.attend_all(head):
+            self._claim()
         self._watch()
         # Only now: a failure before this line reads the same events again, and so does a restart with grants left.
         if not self._granted:
@@ -227,8 +232,10 @@ class Worker:
             self._memory.open_job(JobId(bytes(event.arguments["jobId"])))
         elif event.name == "JobRequested" and ModelId(bytes(event.arguments["modelId"])) in self._served:
             self._watched.setdefault(JobId(bytes(event.arguments["jobId"])), 0.0)
-        elif event.name == "Slashed" and event.arguments["operator"] == self._me:
+        elif event.name in ("Slashed", "SlashAppealed") and event.arguments["operator"] == self._me:
             self._has_stale_weights = len(self._served) > 1
+        elif event.name == "SlashHeld":
+            self._appeals.notice(event)
 
     def _grant(self, model_id: ModelId) -> None:
         """Notice that somebody was granted a model; perhaps this worker was."""
@@ -269,7 +276,7 @@ class Worker:
         return True
 
     def _refresh_weights(self) -> None:
-        """After a slash, weigh no more in other models' draws than the bond that is left."""
+        """After a slash, or an appeal, weigh as much in other models' draws as there is of the bond."""
         if self._has_stale_weights:
             self._contracts.staking.refresh_weights(self._sender, self._me)
             self._has_stale_weights = False
@@ -342,7 +349,7 @@ class Worker:
 
     def _commit(self, view: JobView, segment: int) -> None:
         key = round_of(view, segment)
-        if self._memory.work(*key) is None:
+        if self._memory.work(*key, view.opening(segment)) is None:
             answer = self._executions.answer(view, segment, self._me, len(self._proofs))
             if answer is None:
                 return  # the next cycle asks again
@@ -374,14 +381,17 @@ class Worker:
         self._proofs.attend(view, duty, self._remembered(view, duty.segment))
 
     def _remembered(self, view: JobView, segment: int) -> Work:
-        work = self._memory.work(*round_of(view, segment))
+        work = self._memory.work(*round_of(view, segment), view.opening(segment))
         if work is None:
             raise RecoverableError(f"what was computed for segment {segment} is lost with the state directory")
         return work
 
     def _claim(self) -> None:
-        if self._contracts.jobs.credit_of(self._me) > self._settings.claim_above_wei:
-            self._contracts.jobs.claim(self._sender)
+        jobs, staking, least = self._contracts.jobs, self._contracts.staking, self._settings.claim_above_wei
+        if jobs.credit_of(self._me) > least:
+            jobs.claim(self._sender)
+        if staking.compensation_of(self._me) > least:
+            staking.claim_compensation(self._sender)
 
 
 def _is_unforeseen(error: Exception) -> bool:

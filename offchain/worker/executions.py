@@ -132,4 +132,5 @@ def predicted_seconds(log_rows: int) -> float:
 
 
 def _vote(view: JobView, segment: int, link: Link) -> Work:
-    return Work(view.job.id, segment, view.job.attempts[segment], (), (), link, secrets.token_bytes(32))
+    where = (view.job.id, segment, view.job.attempts[segment], view.opening(segment))
+    return Work(*where, (), (), link, secrets.token_bytes(32))

@@ -94,7 +94,7 @@ class Executor:
             BadInput: the input can be had, and the circuit does not take it.
         """
         circuit = self.circuits(view.job.model_id)[segment]
-        expected = opening_link(view, segment)
+        expected = view.opening(segment)
         for cid in _input_cids(view, segment):
             elements = self._fetch(cid, circuit)
             if elements is None:
@@ -111,8 +111,8 @@ class Executor:
                 _log.warning("the activation at %s does not match the link that it was revealed with", cid)
                 continue
             link = output_link(circuit, witness)
-            attempt = view.job.attempts[segment]
-            return Work(view.job.id, segment, attempt, elements, witness.outputs, link, secrets.token_bytes(32))
+            where = (view.job.id, segment, view.job.attempts[segment], expected)
+            return Work(*where, elements, witness.outputs, link, secrets.token_bytes(32))
         raise NoUsableInput(f"no copy of the input of segment {segment} of job {view.job.id.hex()} can be used")
 
     def seal_output(self, view: JobView, work: Work) -> Cid:
@@ -148,11 +148,6 @@ class Executor:
             _log.warning("the activation at %s cannot be used: %s", cid, error)
             return None
         return elements if len(elements) == circuit.input_elements else None
-
-
-def opening_link(view: JobView, segment: int) -> Link:
-    """The link that a segment must open with: the job's input, or what the segment before it settled on."""
-    return view.job.input_link if segment == 0 else view.rounds[segment - 1].settled_link
 
 
 def _input_cids(view: JobView, segment: int) -> tuple[Cid, ...]:

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-import sqlite3
+import json
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from offchain.protocol.field import decode_elements, encode_elements
-from offchain.protocol.types import JobId, Link
+from offchain.protocol.types import Hold, JobId, Link, ModelId
+from offchain.worker.database import open_database
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cursor (id INTEGER PRIMARY KEY CHECK (id = 0), block INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS jobs (job BLOB PRIMARY KEY, is_open INTEGER NOT NULL DEFAULT 1);
-CREATE TABLE IF NOT EXISTS executions (
-    job BLOB NOT NULL, segment INTEGER NOT NULL, attempt INTEGER NOT NULL,
+CREATE TABLE IF NOT EXISTS works (
+    job BLOB NOT NULL, segment INTEGER NOT NULL, attempt INTEGER NOT NULL, opening BLOB NOT NULL,
     inputs BLOB NOT NULL, outputs BLOB NOT NULL, link BLOB NOT NULL, salt BLOB NOT NULL,
-    PRIMARY KEY (job, segment, attempt)
+    PRIMARY KEY (job, segment, attempt, opening)
 );
+CREATE TABLE IF NOT EXISTS holds (hold TEXT PRIMARY KEY, job BLOB NOT NULL);
 """
+
+
+_FORGET = "DELETE FROM works WHERE job = ? AND NOT EXISTS (SELECT 1 FROM holds WHERE job = works.job)"
 
 
 @dataclass(frozen=True)
 class Work:
-    """A segment that was executed: what a reveal and a proof need."""
+    """A segment that was executed: what a reveal and a proof need.
+
+    Args:
+        opening: the link of ``inputs``. The same attempt can open with another on another branch of the chain.
+    """
 
     job: JobId
     segment: int
     attempt: int
+    opening: Link
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     link: Link
@@ -43,11 +55,7 @@ class Memory:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(path, check_same_thread=False)
-        path.chmod(0o600)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._database.executescript(_SCHEMA)
+        self._database = open_database(path, _SCHEMA)
 
     def close(self) -> None:
         """Close the database."""
@@ -67,9 +75,9 @@ class Memory:
         self._do("INSERT INTO jobs (job) VALUES (?) ON CONFLICT DO NOTHING", job)
 
     def close_job(self, job: JobId) -> None:
-        """Forget a job that is over, and what was computed for it."""
+        """Forget a job that is over, and what was computed for it, unless stake is held for it."""
         self._do("UPDATE jobs SET is_open = 0 WHERE job = ?", job)
-        self._do("DELETE FROM executions WHERE job = ?", job)
+        self._do(_FORGET, job)
 
     def open_jobs(self) -> tuple[JobId, ...]:
         """The jobs to follow."""
@@ -78,31 +86,52 @@ class Memory:
         return tuple(JobId(row[0]) for row in rows)
 
     def save(self, work: Work) -> None:
-        """Remember an execution, before its commitment is sent; the first one of a round stays."""
+        """Remember an execution, before its commitment is sent; the first one of a round and an opening stays."""
         self._do(
-            "INSERT INTO executions (job, segment, attempt, inputs, outputs, link, salt) VALUES (?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT DO NOTHING",
+            "INSERT INTO works (job, segment, attempt, opening, inputs, outputs, link, salt) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             work.job,
             work.segment,
             work.attempt,
+            work.opening,
             encode_elements(work.inputs),
             encode_elements(work.outputs),
             work.link,
             work.salt,
         )
 
-    def work(self, job: JobId, segment: int, attempt: int) -> Work | None:
+    def work(self, job: JobId, segment: int, attempt: int, opening: Link) -> Work | None:
         """Recall an execution."""
+        key = (job, segment, attempt, opening)
         row = self._one(
-            "SELECT inputs, outputs, link, salt FROM executions WHERE job = ? AND segment = ? AND attempt = ?",
-            job,
-            segment,
-            attempt,
+            "SELECT inputs, outputs, link, salt FROM works WHERE (job, segment, attempt, opening) = (?, ?, ?, ?)", *key
         )
         if row is None:
             return None
         inputs, outputs, link, salt = row
-        return Work(job, segment, attempt, decode_elements(inputs), decode_elements(outputs), Link(link), salt)
+        return Work(*key, decode_elements(inputs), decode_elements(outputs), Link(link), salt)
+
+    def save_hold(self, hold: Hold) -> None:
+        """Remember stake that is held; what was computed for its job stays as long."""
+        document = {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(hold).items()}
+        encoded = json.dumps(document, sort_keys=True)
+        self._do("INSERT INTO holds VALUES (?, ?) ON CONFLICT DO NOTHING", encoded, hold.job_id)
+
+    def drop_hold(self, hold: Hold) -> None:
+        """Forget stake that was held, and with the last of a closed job what was computed for it."""
+        rows = [encoded for encoded, kept in self._holds() if kept == hold]
+        for encoded in rows:
+            self._do("DELETE FROM holds WHERE hold = ?", encoded)
+        self._do(f"{_FORGET} AND NOT EXISTS (SELECT 1 FROM jobs WHERE job = works.job AND is_open = 1)", hold.job_id)
+
+    def holds(self) -> tuple[Hold, ...]:
+        """The stake to look after."""
+        return tuple(hold for _, hold in self._holds())
+
+    def _holds(self) -> list[tuple[str, Hold]]:
+        with self._lock:
+            rows = self._database.execute("SELECT hold FROM holds ORDER BY rowid").fetchall()
+        return [(row[0], _hold_of(json.loads(row[0]))) for row in rows]
 
     def _one(self, statement: str, *values: object) -> tuple[bytes, ...] | None:
         with self._lock:
@@ -112,3 +141,8 @@ class Memory:
     def _do(self, statement: str, *values: object) -> None:
         with self._lock, self._database:
             self._database.execute(statement, values)
+
+
+def _hold_of(document: dict[str, Any]) -> Hold:
+    binary: dict[str, Callable[[bytes], Any]] = {"job_id": JobId, "model_id": ModelId, "opening": Link, "link": Link}
+    return Hold(**document | {name: kind(bytes.fromhex(document[name])) for name, kind in binary.items()})

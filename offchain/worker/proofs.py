@@ -11,7 +11,7 @@ from offchain.chain.sender import Sender
 from offchain.errors import RecoverableError
 from offchain.protocol import hashing
 from offchain.protocol.duties import Action, Duty, JobView
-from offchain.protocol.types import Address, JobId
+from offchain.protocol.types import Address, JobId, ModelId
 from offchain.proving.port import Proof
 from offchain.storage.cid import cid_to_digest
 from offchain.storage.local import CachedStore
@@ -64,6 +64,10 @@ class Proofs:
         """Drop the proofs that a job does not need any more, made, under way or waiting."""
         for key in [key for key in self._made if key[0] == job and key not in due]:
             self._made.pop(key).cancel()
+
+    def make(self, model: ModelId, work: Work) -> Future[Proof]:
+        """Start a proof that belongs to no duty, behind those that wait."""
+        return self._pool.submit(self._executor.prove, work.job, model, work)
 
     def attend(self, view: JobView, duty: Duty, work: Work) -> None:
         """Start a proof, or announce or send one that is made. It is kept until the chain has it.

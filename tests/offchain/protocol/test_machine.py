@@ -91,7 +91,8 @@ class Course:
         state = self.machine.state
         bonds = sum(bond.active + bond.unbonding for bond in state.bonds.values())
         fees = sum(job.fee_wei for job in state.jobs.values() if not job.phase.is_terminal)
-        return bonds + fees + sum(state.credits.values()) + state.burnt_wei
+        held = sum(hold.amount for hold in state.holds) + sum(state.compensations.values())
+        return bonds + held + fees + sum(state.credits.values()) + state.burnt_wei
 
 
 def test_machine__one_mind__is_finalised_with_nothing_lost() -> None:
@@ -113,8 +114,14 @@ def test_machine__proof_against_a_majority__wins_and_half_of_what_is_taken_is_bu
     assert any(isinstance(event, SegmentOverturned) for event in events)
     assert course.machine.phase_of(job, course.block.timestamp) is Phase.FINALISABLE
     assert [course.machine.bond_of(worker).active for worker in WORKERS] == [500, 500, 1000]
+    holds = tuple(course.machine.state.holds)
+    assert [hold.amount for hold in holds] == [500, 500]
+    for hold in holds:
+        course.block = Block(course.block.number, hold.release_at)
+        course.make(REQUESTER, "release", hold)
     assert course.machine.state.burnt_wei == 600
-    assert (course.machine.credit_of(WORKERS[2]), course.machine.credit_of(REQUESTER)) == (300, 100)
+    compensations = (course.machine.compensation_of(WORKERS[2]), course.machine.compensation_of(REQUESTER))
+    assert compensations == (300, 100)
     assert course.wealth() == 3 * STAKE + FEE
 
 

@@ -228,7 +228,7 @@ def test_is_my_turn__windows_of_any_length__comes_before_they_lapse(
 
 
 def remember(worker: Worker, job: JobId) -> None:
-    worker._memory.save(Work(job, 0, 0, (1,), (2,), LINK, bytes(32)))
+    worker._memory.save(Work(job, 0, 0, LINK, (1,), (2,), LINK, bytes(32)))
 
 
 def wait_for_proof(worker: Worker) -> None:

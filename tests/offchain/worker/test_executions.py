@@ -36,7 +36,7 @@ def executing(execute: Callable[[JobView, int], Work], log_rows: int | None = 10
 
 
 def done(view: JobView, segment: int) -> Work:
-    return Work(view.job.id, segment, 0, (1,), (2,), LINK, bytes(32))
+    return Work(view.job.id, segment, 0, LINK, (1,), (2,), LINK, bytes(32))
 
 
 def raising(error: Exception) -> Callable[[JobView, int], Work]:
