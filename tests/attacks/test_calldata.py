@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
@@ -14,7 +14,7 @@ from offchain.chain.errors import TransactionRefused
 from offchain.protocol import hashing
 from offchain.protocol.field import FIELD_MODULUS, encode_elements
 from offchain.protocol.links import LinkKind
-from offchain.protocol.types import ZERO_HASH, Link
+from offchain.protocol.types import ZERO_HASH, Address, JobId, Link
 from tests.attacks.mutant import Change, Mutant, deploy_code
 from tests.contracts.record import compensations, release_all
 from tests.contracts.stage import OUTPUT, POLICY, PROOF_BYTES, Play, Stage, refused, spec, with_policy
@@ -30,6 +30,29 @@ RAW_CALLDATA = Mutant(
         "Verifier.sol",
         "abi.encodeCall(IHalo2Verifier.verifyProof, (proof, instances))",
         "bytes.concat(IHalo2Verifier.verifyProof.selector, msg.data[68:])",
+    )
+)
+# What decodes our types is the compiler's; by hand one has to remember that a word may hold more than its type.
+CUT_OFF = Mutant(
+    Change(
+        "jobs/JobQueue.sol",
+        "Policy memory policy = what.policy;",
+        """Policy memory policy;
+        assembly ("memory-safe") {
+            for { let i := 0 } lt(i, 8) { i := add(i, 1) } {
+                let mask := 0xffffffff
+                if lt(i, 3) { mask := 0xffff }
+                if iszero(i) { mask := 0xff }
+                mstore(add(policy, mul(32, i)), and(calldataload(add(add(what, 160), mul(32, i))), mask))
+            }
+        }""",
+    )
+)
+ANSWERS_TO_ANYTHING = Mutant(
+    Change(
+        "Jobs.sol",
+        "contract Jobs is JobQueue, JobProofs {",
+        "contract Jobs is JobQueue, JobProofs {\n    fallback() external payable {}",
     )
 )
 
@@ -205,26 +228,59 @@ def test_offset_out_of_the_calldata__refused(build: Callable[..., Stage]) -> Non
 POLICY_TYPES = b"uint8,uint16,uint16,uint32,uint32,uint32,uint32,uint32"
 
 
-def test_dirty_high_bits__of_a_policy__refused_and_not_cut_off(build: Callable[..., Stage]) -> None:
-    """A committee of 259 is not one of three."""
-    stage = build(segments=1, stakes=())
+def send_request(stage: Stage, policy: Sequence[int]) -> JobId:
+    """Request a job with these words for a policy."""
     selector = keccak(b"request((bytes32,bytes32,bytes32,bytes32,bytes32,(" + POLICY_TYPES + b")))")[:4]
     before = selector + stage.model + keccak(b"in") + keccak(b"key") + keccak(b"salt") + bytes(32)
-    sent = {"from": stage.owner.address, "to": stage.contracts.jobs.address, "value": hex(10**18)}
+    owner, jobs = stage.owner, stage.contracts.jobs
+    sent = {"from": owner.address, "to": jobs.address, "value": hex(10**18)}
+    owner.send_raw("request", {**sent, "data": "0x" + (before + words(*policy)).hex()})
+    chain_id = stage.contracts.connection.chain_id
+    return hashing.job_id(chain_id, jobs.address, Address(owner.address), keccak(b"salt"))
+
+
+def test_dirty_high_bits__defence_removed__committee_is_not_what_the_transaction_says(
+    build: Callable[..., Stage],
+) -> None:
+    """A committee of 259 is not one of three."""
+    stage = build(CUT_OFF, segments=1, stakes=())
+    clean = list(vars(POLICY).values())
+    job = send_request(stage, [clean[0] + 256, *clean[1:]])
+    assert stage.contracts.jobs.job_of(job).policy == POLICY
+
+
+def test_dirty_high_bits__of_a_policy__refused_and_not_cut_off(build: Callable[..., Stage]) -> None:
+    stage = build(segments=1, stakes=())
     clean = list(vars(POLICY).values())
     for field, kind in enumerate(POLICY_TYPES.split(b",")):
         dirty = [*clean[:field], clean[field] + (1 << int(kind.removeprefix(b"uint"))), *clean[field + 1 :]]
         with pytest.raises(TransactionRefused) as caught:
-            stage.owner.send_raw("request", {**sent, "data": "0x" + (before + words(*dirty)).hex()})
+            send_request(stage, dirty)
         assert caught.value.error == "unknown"
-    stage.owner.send_raw("request", {**sent, "data": "0x" + (before + words(*clean)).hex()})
+    assert stage.contracts.jobs.job_of(send_request(stage, clean)).policy == POLICY
+
+
+UNKNOWN_SELECTORS = ("0x12", "0x123456", "0xdeadbeef", "0xffffffff", "0x00000000" + "00" * 64)
+
+
+def send_unknown(stage: Stage, name: str, data: str, amount_wei: int) -> None:
+    """Call a function that a contract does not have."""
+    sent = {"from": stage.owner.address, "to": getattr(stage.contracts, name).address, "data": data}
+    stage.owner.send_raw("unknown", {**sent, "value": hex(amount_wei)})
+
+
+def test_unknown_selector__defence_removed__what_is_sent_along_is_lost(build: Callable[..., Stage]) -> None:
+    stage = build(ANSWERS_TO_ANYTHING, segments=1, stakes=())
+    jobs = stage.contracts.jobs.address
+    for data in UNKNOWN_SELECTORS:
+        send_unknown(stage, "jobs", data, amount_wei=1)
+    held = int(stage.chain.rpc("eth_getBalance", jobs, "latest"), 16)
+    assert (held, sum(stage.credits().values())) == (len(UNKNOWN_SELECTORS), 0)
 
 
 def test_unknown_selector__refused_by_every_contract(build: Callable[..., Stage]) -> None:
     stage = build(segments=1, stakes=())
-    unknown = ("0x12", "0x123456", "0xdeadbeef", "0xffffffff", "0x00000000" + "00" * 64)
-    for name, data in product(("registry", "verifier", "staking", "jobs"), unknown):
-        target = getattr(stage.contracts, name).address
+    for name, data, amount_wei in product(("registry", "verifier", "staking", "jobs"), UNKNOWN_SELECTORS, (0, 1)):
         with pytest.raises(TransactionRefused) as caught:
-            stage.owner.send_raw("unknown", {"from": stage.owner.address, "to": target, "data": data})
+            send_unknown(stage, name, data, amount_wei)
         assert caught.value.error == "unknown"

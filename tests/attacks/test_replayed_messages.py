@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from eth_hash.auto import keccak
@@ -38,6 +39,12 @@ ANY_ROUND = Mutant(
         "(segment, attempt) = (job.segment, _attempt(job, job.segment));\n        if (segment > 99) {",
     )
 )
+
+COMMITMENT = "abi.encode(COMMIT_TAG, block.chainid, address(this), jobId, segment, attempt, operator, link, salt)"
+ANY_CHAIN = Mutant(
+    Change("jobs/JobRecord.sol", COMMITMENT, COMMITMENT.replace("block.chainid", "uint256(31337)"))  # Anvil's own
+)
+ANY_JOB = Mutant(Change("jobs/JobRecord.sol", COMMITMENT, COMMITMENT.replace("jobId", "bytes32(0)")))
 
 
 # --- another job ------------------------------------------------------------------------------------------------------
@@ -148,38 +155,73 @@ def test_proof_sent_again__refused_because_it_was_consumed(build: Callable[..., 
     assert (play.phase, play.record.proofs_due) == (Phase.PROVING, 2)
 
 
+# --- commitments of another chain, and of another job -----------------------------------------------------------------
+
+
+@contextmanager
+def forked(stage: Stage) -> Iterator[None]:
+    """A fork of the chain has every job of it, with all that was committed to."""
+    here = stage.contracts.connection.chain_id
+    stage.chain.rpc("anvil_setChainId", here + 1)
+    try:
+        yield
+    finally:
+        stage.chain.rpc("anvil_setChainId", here)
+
+
+def commitment_on_chain(play: Play, member: InstantSender) -> bytes:
+    """What the contract takes a member's link and salt for, here and now."""
+    link, salt = play.secrets[0, 0, member.address]
+    return bytes(play.jobs.contract.functions.commitmentOf(play.job, 0, 0, member.address, link, salt).call())
+
+
+def test_commitment_of_one_chain__defence_removed__counts_on_another(build: Callable[..., Stage]) -> None:
+    stage = build(ANY_CHAIN, segments=1)
+    play = stage.request().to_committing().to_revealing()
+    member = play.members()[0]
+    with forked(stage):
+        play.reveal(member)
+    assert play.round(0).members[0].link == play.truth(0)
+
+
 def test_commitment_of_one_chain__refused_on_another(build: Callable[..., Stage]) -> None:
-    """A fork of the chain has every job of it, and none of the commitments counts there."""
     stage = build(segments=1)
     play = stage.request().to_committing().to_revealing()
     member = play.members()[0]
-    link, salt = play.secrets[0, 0, member.address]
-    there = stage.contracts.connection.chain_id + 1
-    stage.chain.rpc("anvil_setChainId", there)
-    try:
-        function = play.jobs.contract.functions.commitmentOf
-        actual = bytes(function(play.job, 0, 0, member.address, link, salt).call())
+    with forked(stage):
+        actual = commitment_on_chain(play, member)
         with refused("CommitmentMismatch", expected=play.round(0).members[0].commitment, actual=actual):
             play.reveal(member)
-    finally:
-        stage.chain.rpc("anvil_setChainId", there - 1)
     play.reveal(member)
 
 
+def committed_to_another_job(stage: Stage) -> Play:
+    """The same input, model, committee and answer; nobody may have worked for the second job."""
+    unproved = with_policy(proof_permille=0)
+    first, second = (stage.request(unproved).to_committing() for _ in range(2))
+    for member in stage.workers:
+        first.commit(member)
+        second.jobs.commit(member, second.job, *second.under_way, commitment_on_chain(first, member))
+    second.secrets = first.secrets
+    return second
+
+
+def test_commitment_of_one_job__defence_removed__pays_for_another(build: Callable[..., Stage]) -> None:
+    stage = build(ANY_JOB, segments=1)
+    play = committed_to_another_job(stage)
+    for member in stage.workers:
+        play.reveal(member)
+    play.lapse()
+    play.finalise()
+    assert all(stage.credits()[member.address] > 0 for member in stage.workers)
+
+
 def test_commitment_of_one_job__refused_in_another(build: Callable[..., Stage]) -> None:
-    """The same input, model, committee and answer; nobody may have worked for the second job yet."""
     stage = build(segments=1)
-    first, second = stage.request().to_committing(), stage.request().to_committing()
-    member = stage.workers[0]
-    first.commit(member)
-    link, salt = first.secrets[0, 0, member.address]
-    replayed = first.commitment(member, 0, link, salt)
-    second.jobs.commit(member, second.job, *second.under_way, replayed)
-    for other in stage.workers[1:]:
-        second.commit(other)
-    actual = second.commitment(member, 0, link, salt)
-    with refused("CommitmentMismatch", expected=replayed, actual=actual):
-        second.jobs.reveal(member, second.job, link, salt, keccak(b"activation"))
+    play = committed_to_another_job(stage)
+    for member, recorded in zip(play.members(), play.round(0).members, strict=True):
+        with refused("CommitmentMismatch", expected=recorded.commitment, actual=commitment_on_chain(play, member)):
+            play.reveal(member)
 
 
 # --- a round that a proof has overtaken -------------------------------------------------------------------------------
