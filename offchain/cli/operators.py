@@ -20,10 +20,11 @@ from offchain.chain.contracts import Contracts
 from offchain.chain.deployment import Deployment
 from offchain.chain.errors import InsufficientFunds, TransactionRefused
 from offchain.chain.events import read_events
-from offchain.chain.sender import Sender
+from offchain.chain.sender import Receipt, Sender
+from offchain.chain.staking import SLASH_HELD, hold_of
 from offchain.cli.context import console, readable_errors
 from offchain.errors import InvalidInputError
-from offchain.protocol.types import ModelId
+from offchain.protocol.types import Hold, ModelId
 from offchain.worker.config import WorkerConfig, open_keystore
 
 operator_commands = typer.Typer(
@@ -70,6 +71,13 @@ class Operator:
         events = read_events(self.contracts, first, head, topics=topics)
         return tuple(dict.fromkeys(ModelId(bytes(event.arguments["modelId"])) for event in events))
 
+    def holds(self) -> tuple[Hold, ...]:
+        """Stake that challenges took and that is neither given back nor released, of this operator or for it."""
+        first, head = self.contracts.deployment.block, self.contracts.connection.block_number()
+        holds = (hold_of(event.arguments) for event in read_events(self.contracts, first, head, topics=[SLASH_HELD]))
+        mine = (hold for hold in holds if self.address in (hold.operator, hold.challenger))
+        return tuple(hold for hold in mine if self.contracts.staking.is_held(hold))
+
 
 @operator_commands.command("show")
 def show(config: Config) -> None:
@@ -80,6 +88,8 @@ def show(config: Config) -> None:
         balance_wei = operator.contracts.connection.balance(operator.address)
         console.print(f"balance {format_wei(balance_wei)}, to claim {format_wei(_credit(operator))}")
         _show_stake(operator)
+        for hold in operator.holds():
+            _show_hold(operator, hold)
         table = Table("model", "in draws", "reputation")
         for model in operator.models():
             table.add_row("0x" + model.hex(), _standing(operator, model), str(_reputation(operator, model)))
@@ -120,13 +130,32 @@ def withdraw(config: Config) -> None:
 
 @operator_commands.command("claim")
 def claim(config: Config) -> None:
-    """Pay out what jobs have credited."""
+    """Pay out what jobs have credited, and what challenges brought."""
     with readable_errors():
         operator = Operator.load(config)
-        amount_wei = _credit(operator)
+        jobs, staking = operator.contracts.jobs, operator.contracts.staking
+        compensation_wei = staking.compensation_of(operator.address)
+        credit_wei = jobs.credit_of(operator.address)
         with _refusals():
-            receipt = operator.contracts.jobs.claim(operator.sender)
-        console.print(f"claimed {format_wei(amount_wei)} in {receipt.transaction_hash}", soft_wrap=True)
+            if compensation_wei:
+                _say_claimed(compensation_wei, staking.claim_compensation(operator.sender))
+            if credit_wei or not compensation_wei:
+                _say_claimed(credit_wei, jobs.claim(operator.sender))
+
+
+@operator_commands.command("release")
+def release(config: Config) -> None:
+    """Have stake that challenges took, and that nobody appealed for in time, shared and burnt: what is due of it."""
+    with readable_errors():
+        operator = Operator.load(config)
+        held = operator.holds()
+        due = [hold for hold in held if hold.release_at <= operator.contracts.connection.timestamp()]
+        for hold in due:
+            with _refusals():
+                receipt = operator.contracts.staking.release(operator.sender, hold)
+            console.print(f"released {format_wei(hold.amount)} in {receipt.transaction_hash}", soft_wrap=True)
+        if not due:
+            console.print(f"nothing is due; {len(held)} held")
 
 
 @operator_commands.command("leave")
@@ -197,6 +226,18 @@ def _show_stake(operator: Operator) -> None:
         console.print(f"[yellow]below {format_wei(minimum_wei)}, the least that counts in draws[/]")
 
 
+def _show_hold(operator: Operator, hold: Hold) -> None:
+    where = f"job 0x{hold.job_id.hex()}, segment {hold.segment}"
+    whose = "of this stake" if hold.operator == operator.address else f"of {hold.operator}"
+    then = "the worker appeals" if hold.operator == operator.address else "shared then"
+    held = f"{format_wei(hold.amount)} {whose} held until {format_time(hold.release_at)}"
+    console.print(f"{held}: {where}; {then}", soft_wrap=True)
+
+
+def _say_claimed(amount_wei: int, receipt: Receipt) -> None:
+    console.print(f"claimed {format_wei(amount_wei)} in {receipt.transaction_hash}", soft_wrap=True)
+
+
 def _standing(operator: Operator, model: ModelId) -> str:
     staking = operator.contracts.staking
     if not staking.is_serving(operator.address, model):
@@ -211,7 +252,8 @@ def _reputation(operator: Operator, model: ModelId) -> int:
 
 
 def _credit(operator: Operator) -> int:
-    return operator.contracts.jobs.credit_of(operator.address)
+    contracts = operator.contracts
+    return contracts.jobs.credit_of(operator.address) + contracts.staking.compensation_of(operator.address)
 
 
 @contextmanager
