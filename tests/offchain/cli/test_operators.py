@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from eth_hash.auto import keccak
 from typer.testing import CliRunner
 
 from offchain.chain.contracts import Contracts
@@ -13,8 +14,10 @@ from offchain.chain.sender import Sender
 from offchain.cli.app import app
 from offchain.cli.operators import format_time, format_wei, read_amount
 from offchain.errors import InvalidInputError
-from offchain.worker.config import WorkerConfig, create_keystore
-from tests.contracts.stage import Stage
+from offchain.protocol.machine.limits import APPEAL_SECONDS
+from offchain.protocol.types import Link
+from offchain.worker.config import WorkerConfig, create_keystore, open_keystore
+from tests.contracts.stage import POLICY, Stage, with_policy
 from tests.local_chain import ETHER, LocalChain
 
 UNBONDING_SECONDS = 691_200
@@ -61,8 +64,6 @@ def run(config: WorkerConfig) -> Run:
 def test_operator__whole_life__prints_exact_amounts(
     run: Run, chain: LocalChain, contracts: Contracts, config: WorkerConfig
 ) -> None:
-    from offchain.worker.config import open_keystore
-
     sender = Sender(chain.connection, open_keystore(config.keystore, config.password_file))
     stage = Stage(chain, contracts, chain.instant("requester"), chain.instant("owner"))
     model = stage.register_segments(1, name="operator")
@@ -107,9 +108,6 @@ def test_operator__whole_life__prints_exact_amounts(
 
 @pytest.mark.integration
 def test_claim__credited__pays_it_out(run: Run, chain: LocalChain, contracts: Contracts, config: WorkerConfig) -> None:
-    from offchain.worker.config import open_keystore
-    from tests.contracts.stage import POLICY
-
     sender = Sender(chain.connection, open_keystore(config.keystore, config.password_file))
     stage = Stage(chain, contracts, chain.instant("requester"), chain.instant("owner"))
     stage.model = stage.register_segments(1, name="claim")
@@ -120,6 +118,35 @@ def test_claim__credited__pays_it_out(run: Run, chain: LocalChain, contracts: Co
     assert "to claim 0.001 ETH" in run("show")[1]
     assert run("claim")[0].startswith("claimed 0.001 ETH in 0x")
     assert contracts.jobs.credit_of(sender.address) == 0
+
+
+@pytest.mark.integration
+def test_release__challenged_and_nobody_appealed__shares_it_when_it_is_due(
+    run: Run, chain: LocalChain, contracts: Contracts, config: WorkerConfig
+) -> None:
+    sender = Sender(chain.connection, open_keystore(config.keystore, config.password_file))
+    stage = Stage(chain, contracts, chain.instant("requester"), chain.instant("owner"))
+    stage.model = stage.register_segments(1, name="release")
+    stage.workers = (chain.instant("liar"), chain.instant("another"), sender)  # type: ignore[assignment]
+    for worker in stage.workers:
+        stage.join(worker, 2 * ETHER)
+    play = stage.request(with_policy(proof_permille=0)).to_committing()
+    lie = Link(keccak(b"a lie"))
+    play.play_round({worker.address: lie for worker in stage.workers[:2]})
+    play.announce(0, sender)
+    chain.mine(1)
+    play.challenge(0, sender, announced=True)
+
+    held = [line for line in run("show") if "held until" in line]
+    assert len(held) == 2
+    assert held[0].startswith("1 ETH of 0x")
+    assert f"job 0x{play.job.hex()}, segment 0; shared then" in held[0]
+    assert run("release") == ["nothing is due; 2 held"]
+    chain.advance(APPEAL_SECONDS)
+    assert [line.split(" in ")[0] for line in run("release")] == ["released 1 ETH"] * 2
+    assert "to claim 0.6 ETH" in run("show")[1]
+    assert run("claim")[0].startswith("claimed 0.6 ETH in 0x")
+    assert contracts.staking.compensation_of(sender.address) == 0
 
 
 @pytest.mark.integration
