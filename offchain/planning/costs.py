@@ -1,0 +1,97 @@
+"""What a circuit of a given shape costs: the port that a plan is priced with, and a coarse model for a start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from offchain.protocol.links import LinkKind, instance_count
+
+MAX_VERIFIER_BYTES = 24_576
+"""Source: EIP-170."""
+GAS_PER_INSTANCE = 900
+VERIFY_BASE_GAS = 545_000
+"""Of a proof with public ends and no instances; measured on the digits network's segments."""
+VERIFY_COMMITMENT_GAS = 18_000
+VERIFY_HASHED_GAS = 75_000
+VERIFY_LOOKUP_GAS = 90_000
+PROVE_TRANSACTION_GAS = 175_000
+"""``Jobs.prove`` with a verifier that does nothing. Source: tests/contracts/gas.json."""
+CALLDATA_GAS_PER_PROOF = 3_500 * 16
+_VERIFIER_BASE_BYTES, _VERIFIER_TABLE_BYTES, _VERIFIER_BLOCK_BYTES = 13_400, 2_600, 900
+
+
+@dataclass(frozen=True)
+class CircuitShape:
+    """All that time and memory of a proof depend on, known before anything is compiled.
+
+    Attributes:
+        log_rows: rows are ``2 ** log_rows``.
+        rows: how many of them hold values, over all column blocks.
+        column_blocks: how often the inner columns are repeated to hold the rows.
+        lookups: tables of functions, apart from those of range checks.
+        range_tables: tables of range checks.
+        input_kind, output_kind: how its boundaries are exposed.
+    """
+
+    log_rows: int
+    rows: int
+    column_blocks: int
+    lookups: int
+    range_tables: int
+    input_kind: LinkKind
+    output_kind: LinkKind
+
+
+class CostModel(Protocol):
+    """Prices circuits by their shape. Seconds and bytes of one proof, alone on the machine."""
+
+    cores: int
+
+    def prove_seconds(self, shape: CircuitShape) -> float:
+        """How long proving takes."""
+
+    def prove_bytes(self, shape: CircuitShape) -> int:
+        """Peak memory of proving."""
+
+
+@dataclass(frozen=True)
+class TypicalMachine:
+    """A model of two cores, fitted by hand to circuits of log-rows 10 to 19; it may be half or twice the truth.
+
+    It serves where nothing was measured on the machine itself.
+    """
+
+    cores: int = 2
+
+    def prove_seconds(self, shape: CircuitShape) -> float:
+        """0.36 s at log-rows 11, 2.0 at 14, 7 at 16, 30 at 18; lookups four times that."""
+        return (0.13 + 1.12e-4 * 2**shape.log_rows * _columns(shape)) * _links(shape, 1.05, 1.37)
+
+    def prove_bytes(self, shape: CircuitShape) -> int:
+        """52 MB at log-rows 11, 183 at 14, 647 at 16, 2,500 at 18."""
+        return int((25e6 + 9.6e3 * 2**shape.log_rows * _columns(shape)) * _links(shape, 1.05, 1.45))
+
+
+def _columns(shape: CircuitShape) -> float:
+    return (0.55 + 0.45 * shape.column_blocks) * (1.0 + 0.45 * max(0, shape.range_tables - 2) + 2.0 * shape.lookups)
+
+
+def _links(shape: CircuitShape, commitment: float, hashed: float) -> float:
+    factors = {LinkKind.KZG: commitment, LinkKind.POSEIDON: hashed, LinkKind.PUBLIC: 1.0}
+    return factors[shape.input_kind] * factors[shape.output_kind]
+
+
+def prove_gas(shape: CircuitShape, input_elements: int, output_elements: int) -> int:
+    """Predict the gas of the transaction that proves a segment: calldata, verification, and the job contract's part."""
+    gas = PROVE_TRANSACTION_GAS + VERIFY_BASE_GAS + CALLDATA_GAS_PER_PROOF + VERIFY_LOOKUP_GAS * shape.lookups
+    for kind, elements in ((shape.input_kind, input_elements), (shape.output_kind, output_elements)):
+        gas += GAS_PER_INSTANCE * instance_count(kind, elements)
+        gas += VERIFY_COMMITMENT_GAS * (kind is LinkKind.KZG) + VERIFY_HASHED_GAS * (kind is LinkKind.POSEIDON)
+    return gas
+
+
+def verifier_bytes(shape: CircuitShape) -> int:
+    """Predict the size of the verifier contract; over ``MAX_VERIFIER_BYTES`` it cannot be deployed by itself."""
+    tables = max(0, shape.range_tables - 2) + 4 * shape.lookups
+    return _VERIFIER_BASE_BYTES + _VERIFIER_TABLE_BYTES * tables + _VERIFIER_BLOCK_BYTES * (shape.column_blocks - 1)
