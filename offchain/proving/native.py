@@ -59,6 +59,17 @@ def generate_settings(payload: Payload) -> Payload:
     return {"settings": settings}
 
 
+def try_settings(payload: Payload) -> Payload:
+    """Do what :func:`generate_settings` does, but let a refusal of one pair stand for it: one answer per pair."""
+    answers = []
+    for job in payload["jobs"]:
+        try:
+            answers.append({"settings": generate_settings({"jobs": [job]})["settings"][0]})
+        except InvalidInputError as error:
+            answers.append({"refusal": error.problem})
+    return {"answers": answers}
+
+
 @contextmanager
 def _blame(name: str, what: str) -> Iterator[None]:
     """Turn whatever the tool raises about one of several segments into an error that names it."""
@@ -204,6 +215,20 @@ def prove(payload: Payload) -> Payload:
         "instances": _integers(document["instances"]),
         "refusal": verdict,
     }
+
+
+def prove_elements(payload: Payload) -> Payload:
+    """Execute and prove: one child, and one import of the tool, instead of two.
+
+    Returns:
+        As :func:`prove`; or ``out_of_range``, the message, if the circuit cannot take the elements.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            document = _execute(payload, payload["elements"], directory)
+        except RuntimeError as error:
+            return {"out_of_range": str(error)}
+    return prove(payload | {"witness": document})
 
 
 def verify(payload: Payload) -> Payload:
