@@ -27,7 +27,7 @@ from typing import IO, Any, Literal
 
 from offchain.errors import InterlockError, InvalidInputError
 
-FailureKind = Literal["timeout", "memory", "crash", "panic", "error"]
+FailureKind = Literal["timeout", "memory", "crash", "panic", "error", "cancelled"]
 
 STDERR_TAIL_BYTES = 4_096
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
@@ -38,13 +38,36 @@ _OUT_OF_MEMORY_MARKS = ("emory allocation", "std::bad_alloc", "Cannot allocate m
 _PR_SET_PDEATHSIG = 1
 
 
+class Cancellation:
+    """Lets one thread end a call that another one waits for. Once cancelled, it stays so."""
+
+    def __init__(self) -> None:
+        self._event = os.eventfd(0)
+
+    def cancel(self) -> None:
+        """End the call under way, and every later one that is given this."""
+        os.eventfd_write(self._event, 1)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody cancelled."""
+        return bool(select.select([self._event], [], [], 0)[0])
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when somebody cancels."""
+        return self._event
+
+    def __del__(self) -> None:
+        os.close(self._event)
+
+
 class NativeCallFailed(InterlockError):
     """A function that ran in a child process did not return.
 
     Args:
         function: what was called, as ``package.module:function``.
         kind: ``timeout``, ``memory``, ``crash`` (ended by a signal, or without an answer), ``panic`` (a native
-            panic) or ``error`` (an ordinary exception).
+            panic), ``error`` (an ordinary exception) or ``cancelled``.
         message: one line about the cause.
         stderr_tail: the last bytes that the child printed.
     """
@@ -80,6 +103,7 @@ def run_limited(
     memory_bytes: int,
     cwd: Path | str | None = None,
     environment: Mapping[str, str] | None = None,
+    cancellation: Cancellation | None = None,
 ) -> dict[str, Any]:
     """Call a function in a child process and return its result; :func:`run_measured` also says what it took.
 
@@ -90,6 +114,7 @@ def run_limited(
         memory_bytes: cap on the child's private writable memory (``RLIMIT_DATA``).
         cwd: working directory of the child.
         environment: variables to set besides the few that are inherited.
+        cancellation: ends the call early.
 
     Raises:
         InvalidInputError: the function raised it.
@@ -102,6 +127,7 @@ def run_limited(
         memory_bytes=memory_bytes,
         cwd=cwd,
         environment=environment,
+        cancellation=cancellation,
     ).result
 
 
@@ -113,6 +139,7 @@ def run_measured(
     memory_bytes: int,
     cwd: Path | str | None = None,
     environment: Mapping[str, str] | None = None,
+    cancellation: Cancellation | None = None,
 ) -> LimitedRun:
     """Do what :func:`run_limited` does, and report the wall time and the peak memory with the result."""
     started = time.monotonic()
@@ -142,10 +169,12 @@ def run_measured(
             env=_child_environment({"TMPDIR": temporary, **(environment or {})}),
             start_new_session=True,
         )
-        timed_out, printed = _wait_and_kill(child, started + timeout_seconds)
+        ended_by, printed = _wait_and_kill(child, started + timeout_seconds, cancellation)
         answer.seek(0)
         content = answer.read(MAX_ANSWER_BYTES + 1)
-    if timed_out or child.returncode == -signal.SIGXCPU:
+    if ended_by == "cancelled":
+        raise NativeCallFailed(module_function, ended_by, "it is not wanted any more", printed)
+    if ended_by == "timeout" or child.returncode == -signal.SIGXCPU:
         raise NativeCallFailed(module_function, "timeout", f"not done after {timeout_seconds:g} s", printed)
     report = _read_answer(content)
     if report is None:
@@ -161,11 +190,13 @@ def _child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return environment
 
 
-def _wait_and_kill(child: subprocess.Popen[bytes], deadline: float) -> tuple[bool, str]:
-    """Wait until the child ends or the deadline passes, then kill its whole group.
+def _wait_and_kill(
+    child: subprocess.Popen[bytes], deadline: float, cancellation: Cancellation | None
+) -> tuple[FailureKind | None, str]:
+    """Wait until the child ends, the deadline passes or somebody cancels, then kill its whole group.
 
     Returns:
-        Whether the deadline passed, and the tail of what was printed.
+        Why it was killed, if it did not end by itself, and the tail of what was printed.
     """
     assert child.stdout is not None
     tail = b""
@@ -175,7 +206,9 @@ def _wait_and_kill(child: subprocess.Popen[bytes], deadline: float) -> tuple[boo
     poll = select.poll()
     poll.register(watch, select.POLLIN)
     poll.register(output, select.POLLIN)
-    timed_out = False
+    if cancellation is not None:
+        poll.register(cancellation, select.POLLIN)
+    ended_by: FailureKind | None = None
     try:
         while True:
             remaining = deadline - time.monotonic()
@@ -187,8 +220,11 @@ def _wait_and_kill(child: subprocess.Popen[bytes], deadline: float) -> tuple[boo
                     poll.unregister(output)
             if watch in ready:
                 break
+            if cancellation is not None and cancellation.fileno() in ready:
+                ended_by = "cancelled"
+                break
             if remaining <= 0:
-                timed_out = True
+                ended_by = "timeout"
                 break
     finally:
         # The leader is not reaped yet, so its group id cannot belong to anybody else.
@@ -197,7 +233,7 @@ def _wait_and_kill(child: subprocess.Popen[bytes], deadline: float) -> tuple[boo
         tail = (tail + _read_available(output))[-STDERR_TAIL_BYTES:]
         child.stdout.close()
         os.close(watch)
-    return timed_out, tail.decode(errors="replace")
+    return ended_by, tail.decode(errors="replace")
 
 
 def _read_available(descriptor: int) -> bytes:

@@ -38,6 +38,8 @@ from offchain.proving.port import (
 from offchain.proving.settings import read_settings
 
 BUILD_FORMAT = "build-1"
+MAX_ELEMENT_BITS = 126
+"""No value of a circuit is larger: the tool computes in 128-bit integers, signed."""
 _CONTRACT_NAME = re.compile(r"[A-Z][A-Za-z0-9_]{0,63}")
 # The tool tries to download a compiler after writing a verifier. Nothing listens on port 9 of this host.
 _OFFLINE = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
@@ -76,11 +78,18 @@ class EzklProver:
         """Name and version of the proving tool."""
         return f"ezkl {importlib.metadata.version('ezkl')}"
 
-    def call(self, function: str, payload: dict[str, Any], seconds: float, name: str) -> dict[str, Any]:
+    def call(
+        self,
+        function: str,
+        payload: dict[str, Any],
+        seconds: float,
+        name: str,
+        cancellation: sandbox.Cancellation | None = None,
+    ) -> dict[str, Any]:
         """Run one function of :mod:`offchain.proving.native` under limits.
 
         Raises:
-            ProverFailed: it ran out of time or memory, or died.
+            ProverFailed: it ran out of time or memory, died, or was cancelled.
             CircuitRefused: it refused a model, raised or panicked; ``field`` is ``name`` or more exact.
         """
         try:
@@ -90,11 +99,12 @@ class EzklProver:
                 timeout_seconds=seconds,
                 memory_bytes=self.limits.memory_bytes,
                 environment=self._environment,
+                cancellation=cancellation,
             )
         except InvalidInputError as error:
             raise CircuitRefused(error.field, error.problem, error.mend) from error
         except sandbox.NativeCallFailed as error:
-            if error.kind in ("timeout", "memory", "crash"):
+            if error.kind in ("timeout", "memory", "crash", "cancelled"):
                 raise ProverFailed(f"{function} of {name}", error.kind, error.message) from error
             mend = "see which operators the prover supports, or cut the model elsewhere"
             raise CircuitRefused(name, f"the prover refused to {function} it ({error.message})", mend) from error
@@ -111,7 +121,7 @@ class EzklProver:
         column_blocks: int = 1,
     ) -> Tuning:
         """Choose settings; see :meth:`Prover.tune <offchain.proving.port.Prover.tune>`."""
-        from offchain.proving.tuning import tune
+        from offchain.tuning.tune import tune
 
         return tune(
             self,
@@ -263,17 +273,29 @@ class EzklProver:
 
     def prove(self, circuit: SegmentCircuit, witness: Witness, *, name: str = "segment") -> Proof:
         """Prove, and check the proof before it is returned."""
-        payload = _files(circuit) | {
-            "compiled": str(circuit.compiled),
-            "pk": str(circuit.pk),
-            "witness": witness.document.decode(),
-        }
-        answer = self.call("prove", payload, self.limits.prove_seconds, name)
-        proof = Proof(bytes.fromhex(answer["proof"]), tuple(answer["instances"]))
-        _check_form(circuit.proof_bytes, circuit.instance_count, proof)
-        if answer["refusal"]:
-            raise ProofRejected(f"{name}: the witness does not satisfy the circuit ({answer['refusal']})")
-        return proof
+        payload = _proving_files(circuit) | {"witness": witness.document.decode()}
+        return _read_proof(circuit, self.call("prove", payload, self.limits.prove_seconds, name), name)
+
+    def prove_elements(
+        self,
+        circuit: SegmentCircuit,
+        elements: Sequence[int],
+        *,
+        name: str = "segment",
+        cancellation: sandbox.Cancellation | None = None,
+    ) -> Proof:
+        """Execute and prove in one native call; see :meth:`witness` and :meth:`prove`.
+
+        Args:
+            cancellation: ends the call early, with ProverFailed.
+        """
+        check_input(circuit, elements, f"{name}.input")
+        payload = _proving_files(circuit) | {"elements": list(elements)}
+        seconds = self.limits.witness_seconds + self.limits.prove_seconds
+        answer = self.call("prove_elements", payload, seconds, name, cancellation)
+        if "out_of_range" in answer:
+            raise _out_of_range(name, answer["out_of_range"])
+        return _read_proof(circuit, answer, name)
 
     def verify(self, verifying_key: VerifyingKey, srs: Srs, proof: Proof) -> None:
         """Accept in silence."""
@@ -316,12 +338,17 @@ def check_input(circuit: SegmentCircuit, elements: Sequence[int], field: str) ->
 
     Raises:
         InvalidInputError: the number of elements is wrong, or one is outside the field.
-        InputOutOfRange: one is over the circuit's ``input_bound``.
+        InputOutOfRange: one is over the circuit's ``input_bound``, or beyond the tool's integers.
     """
     if len(elements) != circuit.input_elements:
         mend = f"give a tensor of shape {circuit.input_shape}"
         raise InvalidInputError(field, f"{len(elements)} values instead of {circuit.input_elements}", mend)
     _check_field(field, elements)
+    for index, element in enumerate(elements):
+        # Circuits do not check this where the input is committed to, and the tool computes in 128-bit integers.
+        if abs(signed(element)) >> MAX_ELEMENT_BITS:
+            mend = "send the elements exactly as the segment before put them out"
+            raise InputOutOfRange(f"{field}[{index}]", f"over {MAX_ELEMENT_BITS} bits", mend)
     if circuit.input_bound is None:
         return
     for index, element in enumerate(elements):
@@ -361,6 +388,18 @@ def _files(circuit: SegmentCircuit) -> dict[str, Any]:
         "vk": str(circuit.vk),
         "srs": str(circuit.srs.path),
     }
+
+
+def _proving_files(circuit: SegmentCircuit) -> dict[str, Any]:
+    return _files(circuit) | {"pk": str(circuit.pk)}
+
+
+def _read_proof(circuit: SegmentCircuit, answer: dict[str, Any], name: str) -> Proof:
+    proof = Proof(bytes.fromhex(answer["proof"]), tuple(answer["instances"]))
+    _check_form(circuit.proof_bytes, circuit.instance_count, proof)
+    if answer["refusal"]:
+        raise ProofRejected(f"{name}: the witness does not satisfy the circuit ({answer['refusal']})")
+    return proof
 
 
 def _out_of_range(name: str, problem: str) -> InputOutOfRange:

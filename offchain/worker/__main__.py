@@ -18,6 +18,7 @@ from offchain.errors import InterlockError
 from offchain.process import log_to_stderr, sole_use
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.ezkl_prover import EzklProver
+from offchain.proving.service import ProverService
 from offchain.storage.ipfs import IpfsStore
 from offchain.storage.local import CachedStore
 from offchain.storage.sealing import Identity
@@ -50,7 +51,8 @@ def build_worker(config: WorkerConfig, worker_class: type[Worker] = Worker) -> W
     store = CachedStore(IpfsStore(config.ipfs_url, IPFS_TIMEOUT_SECONDS), config.state_directory / "content")
     prover = EzklProver(ArtefactCache(config.cache_directory), threads=config.prover_threads)
     sender = Sender(connection, account)
-    executor = Executor(contracts, store, prover, identity, config.trusted_srs)
+    service = ProverService(prover, memory_bytes=config.prover_memory_bytes, slots=config.prover_slots)
+    executor = Executor(contracts, store, prover, service, identity, config.trusted_srs)
     candidacies = Candidacies(config.state_directory / "candidacies.sqlite")
     return worker_class(
         contracts,

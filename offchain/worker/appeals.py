@@ -7,7 +7,6 @@ has a day to prove that its own output follows from the same input.
 from __future__ import annotations
 
 import logging
-from concurrent.futures import Future
 
 from offchain.chain.contracts import Contracts
 from offchain.chain.errors import TransactionRefused
@@ -16,9 +15,8 @@ from offchain.chain.sender import Sender
 from offchain.chain.staking import hold_of
 from offchain.errors import InterlockError
 from offchain.protocol.types import Address, Hold
-from offchain.proving.port import Proof
 from offchain.worker.memory import Memory
-from offchain.worker.proofs import Proofs
+from offchain.worker.proofs import Asked, Proofs
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +40,7 @@ class Appeals:
         self._proofs = proofs
         self._reorganisation_blocks = reorganisation_blocks
         self._me = Address(sender.address)
-        self._made: dict[Hold, Future[Proof]] = {}
+        self._made: dict[Hold, Asked] = {}
         self._ended: dict[Hold, int] = {}
 
     def __bool__(self) -> bool:
@@ -81,7 +79,7 @@ class Appeals:
         self._ended.pop(hold, None)
         if timestamp < hold.release_at:
             if hold.operator == self._me:
-                self._appeal(hold)
+                self._appeal(hold, hold.release_at - timestamp)
         elif hold.challenger == self._me:
             staking.release(self._sender, hold)
             _log.info("job %s: %d wei were not appealed for, and are shared and burnt", _name(hold), hold.amount)
@@ -90,18 +88,18 @@ class Appeals:
             self._forget(hold)
         return False
 
-    def _appeal(self, hold: Hold) -> None:
+    def _appeal(self, hold: Hold, seconds: float) -> None:
         if hold not in self._made:
             work = self._memory.work(hold.job_id, hold.segment, hold.attempt, hold.opening)
             if work is None or work.link != hold.link:
                 _log.error("job %s: what was revealed is not what this worker remembers: no appeal", _name(hold))
                 return self._forget(hold)
-            self._made[hold] = self._proofs.make(hold.model_id, work)
-        future = self._made[hold]
+            self._made[hold] = self._proofs.make(hold.model_id, work, seconds)
+        future = self._made[hold].future
         if not future.done():
             return None
         if future.exception() is not None:
-            self._made.pop(hold).result()  # raises; the next cycle makes another
+            self._made.pop(hold).future.result()  # raises; the next cycle makes another
         proof = future.result()
         try:
             self._contracts.staking.appeal(self._sender, hold, proof.proof, proof.instances)
@@ -117,9 +115,9 @@ class Appeals:
     def _forget(self, hold: Hold) -> None:
         self._memory.drop_hold(hold)
         self._ended.pop(hold, None)
-        future = self._made.pop(hold, None)
-        if future is not None:
-            future.cancel()
+        asked = self._made.pop(hold, None)
+        if asked is not None:
+            asked.cancel()
 
 
 def _name(hold: Hold) -> str:

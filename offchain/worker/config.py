@@ -36,6 +36,8 @@ class WorkerConfig:
         turn_seconds: how long housekeeping waits for each account whose turn comes first.
         claim_above_wei: credit is claimed once it exceeds this.
         prover_threads: processor threads of one proof; all if None.
+        prover_memory_bytes: what all proofs under way may take together; others wait.
+        prover_slots: how many proofs may be made at once.
         trusted_srs: SHA-256 digests (hex) of the structured reference strings to stake on; any if empty, which is for
             development: whoever knows the secret behind one can forge proofs and take this stake.
         least_prove_seconds: jobs that may ask for a proof in less are answered with a vote that they cannot be done.
@@ -56,6 +58,8 @@ class WorkerConfig:
     turn_seconds: float = 4.0
     claim_above_wei: int = 10**16
     prover_threads: int | None = None
+    prover_memory_bytes: int = 12 << 30
+    prover_slots: int = 1
     least_prove_seconds: int = 0
     trusted_srs: tuple[str, ...] = ()
 

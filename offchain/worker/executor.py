@@ -12,10 +12,12 @@ from offchain.models.loading import ModelMismatch, fetch_manifest, find_identity
 from offchain.protocol.duties import JobView
 from offchain.protocol.field import decode_elements, encode_elements
 from offchain.protocol.links import LinkKind
-from offchain.protocol.types import JobId, Link, ModelId
+from offchain.protocol.types import Link, ModelId
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.links import input_link, link_of, output_link
 from offchain.proving.port import InputOutOfRange, Proof, SegmentCircuit
+from offchain.proving.service import ProverService
+from offchain.sandbox import Cancellation
 from offchain.storage.cid import Cid, digest_to_cid
 from offchain.storage.port import ContentStore
 from offchain.storage.sealing import Identity, seal_to_usable, unseal
@@ -44,6 +46,7 @@ class Executor:
 
     Args:
         contracts, store, prover: the outside.
+        service: where proofs are made.
         identity: opens what is sealed to this worker.
         trusted_srs: digests (hex) of the structured reference strings to work under; any if empty. Whoever knows the
             secret behind one can forge proofs, and have this worker slashed for its honest work.
@@ -54,6 +57,7 @@ class Executor:
         contracts: Contracts,
         store: ContentStore,
         prover: EzklProver,
+        service: ProverService,
         identity: Identity,
         trusted_srs: Collection[str] = (),
     ) -> None:
@@ -61,6 +65,7 @@ class Executor:
         self._contracts = contracts
         self._store = store
         self._prover = prover
+        self._service = service
         self._identity = identity
         self._circuits: dict[ModelId, tuple[SegmentCircuit, ...]] = {}
 
@@ -70,6 +75,7 @@ class Executor:
         Raises:
             NotGranted: the model's key was not sealed to this worker.
             ModelMismatch: the model is not what it is registered as.
+            InvalidInputError: a proof of it would need more memory than the prover has.
         """
         if model_id not in self._circuits:
             manifest = fetch_manifest(self._contracts, self._store, model_id)
@@ -78,7 +84,10 @@ class Executor:
             identity = find_identity(self._contracts, self._store, model_id, manifest, self._identity)
             if identity is None:
                 raise NotGranted(f"model {model_id.hex()} was not granted to this worker")
-            self._circuits[model_id] = load_circuits(manifest, self._store, self._prover, identity)
+            circuits = load_circuits(manifest, self._store, self._prover, identity)
+            for index, circuit in enumerate(circuits):
+                self._service.check_fits(circuit, f"segment[{index}]")
+            self._circuits[model_id] = circuits
         return self._circuits[model_id]
 
     def log_rows(self, view: JobView) -> tuple[int, ...] | None:
@@ -124,15 +133,19 @@ class Executor:
             recipients = [self._contracts.staking.encryption_key_of(member.operator) for member in members]
         return self._store.put(seal_to_usable(encode_elements(work.outputs), recipients))
 
-    def prove(self, job: JobId, model_id: ModelId, work: Work) -> Proof:
-        """Prove a segment that was executed before.
+    def prove(self, model_id: ModelId, work: Work, deadline: float, cancellation: Cancellation) -> Proof:
+        """Prove a segment that was executed before, once the proofs that are more urgent are made.
+
+        Args:
+            deadline: on the monotonic clock.
+            cancellation: ends the proof, or the waiting for it, with ProverFailed.
 
         Raises:
             ProverFailed: it took too long or too much memory; try again.
         """
         circuit = self.circuits(model_id)[work.segment]
-        witness = self._prover.witness(circuit, work.inputs, name=f"segment[{work.segment}]")
-        return self._prover.prove(circuit, witness, name=f"segment[{work.segment}] of job {job.hex()[:8]}")
+        name = f"segment[{work.segment}] of job {work.job.hex()[:8]}"
+        return self._service.prove(circuit, work.inputs, deadline=deadline, cancellation=cancellation, name=name)
 
     def _link_of(self, circuit: SegmentCircuit, elements: Sequence[int]) -> Link:
         """The link of elements that the circuit may not take, without executing it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -13,6 +14,7 @@ from offchain.protocol import hashing
 from offchain.protocol.duties import Action, Duty, JobView
 from offchain.protocol.types import Address, JobId, ModelId
 from offchain.proving.port import Proof
+from offchain.sandbox import Cancellation
 from offchain.storage.cid import cid_to_digest
 from offchain.storage.local import CachedStore
 from offchain.worker.executor import Executor
@@ -24,8 +26,25 @@ Round = tuple[JobId, int, int]
 """A job, a segment and an attempt at it."""
 
 
+THREADS = 64
+"""How many proofs may be asked for at once. They wait for each other in the prover's service."""
+
+
+class Asked:
+    """A proof that was asked for."""
+
+    def __init__(self, pool: ThreadPoolExecutor, prove: Callable[..., Proof], *arguments: object) -> None:
+        self._cancellation = Cancellation()
+        self.future: Future[Proof] = pool.submit(prove, *arguments, self._cancellation)
+
+    def cancel(self) -> None:
+        """End it, wherever it is."""
+        self._cancellation.cancel()
+        self.future.cancel()
+
+
 class Proofs:
-    """The proofs of one worker, one made at a time.
+    """The proofs of one worker.
 
     Args:
         contracts, sender, store: the outside.
@@ -37,8 +56,8 @@ class Proofs:
         self._sender = sender
         self._store = store
         self._executor = executor
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="prove")
-        self._made: dict[Round, Future[Proof]] = {}
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="prove")
+        self._made: dict[Round, Asked] = {}
 
     def __bool__(self) -> bool:
         """Whether anything is made, waiting or not sent yet."""
@@ -53,11 +72,13 @@ class Proofs:
 
     def wait(self) -> None:
         """Wait until everything under way is made or has failed."""
-        for future in tuple(self._made.values()):
-            future.exception()
+        for asked in tuple(self._made.values()):
+            asked.future.exception()
 
     def stop(self) -> None:
-        """Start no other proof; the one under way ends by itself."""
+        """End every proof."""
+        for asked in self._made.values():
+            asked.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def keep_only(self, job: JobId, due: Set[Round]) -> None:
@@ -65,9 +86,9 @@ class Proofs:
         for key in [key for key in self._made if key[0] == job and key not in due]:
             self._made.pop(key).cancel()
 
-    def make(self, model: ModelId, work: Work) -> Future[Proof]:
-        """Start a proof that belongs to no duty, behind those that wait."""
-        return self._pool.submit(self._executor.prove, work.job, model, work)
+    def make(self, model: ModelId, work: Work, seconds: float) -> Asked:
+        """Ask for a proof that belongs to no duty, and is needed in so many seconds."""
+        return Asked(self._pool, self._executor.prove, model, work, time.monotonic() + seconds)
 
     def attend(self, view: JobView, duty: Duty, work: Work) -> None:
         """Start a proof, or announce or send one that is made. It is kept until the chain has it.
@@ -78,14 +99,13 @@ class Proofs:
         """
         key = round_of(view, duty.segment)
         if key not in self._made:
-            job, model = view.job.id, view.job.model_id
-            self._made[key] = self._pool.submit(self._executor.prove, job, model, work)
+            self._made[key] = self.make(view.job.model_id, work, view.job.deadline - view.timestamp)
             return
-        future = self._made[key]
+        future = self._made[key].future
         if not future.done():
             return
         if future.exception() is not None:
-            self._made.pop(key).result()  # raises
+            self._made.pop(key).future.result()  # raises
         self._send(view, duty, future.result())
 
     def _send(self, view: JobView, duty: Duty, proof: Proof) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,14 +81,14 @@ class Proving:
         self.errors: list[Exception] = []
         self.asked: list[tuple[ModelId, Work]] = []
 
-    def make(self, model: ModelId, work: Work) -> Future[Proof]:
+    def make(self, model: ModelId, work: Work, seconds: float) -> Any:
         self.asked.append((model, work))
         future: Future[Proof] = Future()
         if self.errors:
             future.set_exception(self.errors.pop())
         else:
             future.set_result(Proof((self.opening + self.closing).ljust(PROOF_BYTES, b"\1"), ()))
-        return future
+        return SimpleNamespace(future=future, cancel=future.cancel)
 
 
 @dataclass

@@ -1,0 +1,175 @@
+"""Proves for several jobs on one machine: in the order of their deadlines, never more at once than memory holds.
+
+A prover that is killed for lack of memory costs its operator stake, so what a proof needs is predicted, and one that
+would not fit beside the others waits. Keys are read ahead while it does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+
+from offchain.errors import InvalidInputError
+from offchain.proving.ezkl_prover import EzklProver
+from offchain.proving.port import Proof, ProverFailed, SegmentCircuit
+from offchain.sandbox import Cancellation
+
+BASE_BYTES = 48 << 20
+"""What the prover takes before it reads a key: the interpreter, the library and the SRS of a small circuit."""
+BYTES_PER_KEY_BYTE = 2.6
+"""Measured 2.3 to 2.5 on circuits of 2^15 to 2^19 rows (``benchmarks/prover_memory.py``)."""
+WAITING_SECONDS = 0.2
+"""How often somebody who waits looks whether it was cancelled."""
+
+
+class State(Enum):
+    """How far a proof is."""
+
+    WAITING = "waiting"
+    PROVING = "proving"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One proof that waits or is made.
+
+    Args:
+        deadline: on the monotonic clock; infinite if there is none.
+        predicted_bytes: peak memory.
+        seconds: how long it has been in this state.
+    """
+
+    name: str
+    state: State
+    deadline: float
+    predicted_bytes: int
+    seconds: float
+
+
+@dataclass(order=True)
+class _Task:
+    deadline: float
+    number: int
+    name: str = field(compare=False)
+    predicted_bytes: int = field(compare=False)
+    state: State = field(compare=False, default=State.WAITING)
+    since: float = field(compare=False, default_factory=time.monotonic)
+
+
+class ProverService:
+    """Admits proofs by deadline and memory.
+
+    Args:
+        prover: makes them.
+        memory_bytes: what all proofs under way may take together.
+        slots: how many may be made at once. Two at once on two cores gain about 15 %.
+    """
+
+    def __init__(self, prover: EzklProver, *, memory_bytes: int, slots: int = 1) -> None:
+        if memory_bytes <= 0:
+            raise InvalidInputError("memory_bytes", f"{memory_bytes} is nothing", "give what the prover may take")
+        if slots <= 0:
+            raise InvalidInputError("slots", f"{slots} would make no proof", "give at least 1")
+        self._prover = prover
+        self._memory_bytes = memory_bytes
+        self._slots = slots
+        self._changed = threading.Condition()
+        self._tasks: list[_Task] = []
+        self._numbers = itertools.count()
+
+    def progress(self) -> tuple[Progress, ...]:
+        """What is under way and what waits, the most urgent first."""
+        now = time.monotonic()
+        with self._changed:
+            return tuple(
+                Progress(it.name, it.state, it.deadline, it.predicted_bytes, now - it.since) for it in self._tasks
+            )
+
+    def check_fits(self, circuit: SegmentCircuit, name: str) -> int:
+        """Return what a proof is predicted to take, in bytes.
+
+        Raises:
+            InvalidInputError: more than all that there is.
+        """
+        needed = predicted_bytes(circuit)
+        if needed > self._memory_bytes:
+            raise InvalidInputError(
+                name,
+                f"its proof needs about {needed >> 20} MiB, and the prover has {self._memory_bytes >> 20} MiB",
+                "give the prover more memory, or cut the model into smaller segments",
+            )
+        return needed
+
+    def prove(
+        self,
+        circuit: SegmentCircuit,
+        elements: Sequence[int],
+        *,
+        deadline: float = math.inf,
+        cancellation: Cancellation | None = None,
+        name: str = "segment",
+    ) -> Proof:
+        """Wait for a place, execute and prove.
+
+        Args:
+            elements: the segment's input.
+            deadline: on the monotonic clock; the earliest is served first. One that has passed is still served.
+            cancellation: ends the waiting, or the proof, with ProverFailed.
+
+        Raises:
+            InvalidInputError: it needs more memory than there is, or the circuit does not take the input.
+            ProverFailed: it ran out of time or memory, or was cancelled.
+        """
+        task = _Task(deadline, next(self._numbers), name, self.check_fits(circuit, name))
+        with self._place(task, cancellation, circuit):
+            return self._prover.prove_elements(circuit, elements, name=name, cancellation=cancellation)
+
+    @contextmanager
+    def _place(self, task: _Task, cancellation: Cancellation | None, circuit: SegmentCircuit) -> Iterator[None]:
+        with self._changed:
+            self._tasks.append(task)
+            self._tasks.sort()
+        try:
+            if not self._is_next(task):
+                read_ahead(circuit)
+            with self._changed:
+                while not self._is_next(task):
+                    if cancellation is not None and cancellation.is_cancelled:
+                        raise ProverFailed(task.name, "cancelled", "it is not wanted any more")
+                    self._changed.wait(WAITING_SECONDS)
+                task.state, task.since = State.PROVING, time.monotonic()
+            yield
+        finally:
+            with self._changed:
+                self._tasks.remove(task)
+                self._changed.notify_all()
+
+    def _is_next(self, task: _Task) -> bool:
+        """Whether a place is free, and nobody waits who is more urgent. Who does not fit yet is not overtaken."""
+        with self._changed:
+            under_way = [it for it in self._tasks if it.state is State.PROVING]
+            waiting = [it for it in self._tasks if it.state is State.WAITING]
+            fits = sum(it.predicted_bytes for it in under_way) + task.predicted_bytes <= self._memory_bytes
+            return fits and len(under_way) < self._slots and waiting[0] is task
+
+
+def predicted_bytes(circuit: SegmentCircuit) -> int:
+    """Peak memory of a proof. It goes with the proving key, which is held whole, and once more as polynomials."""
+    return BASE_BYTES + int(BYTES_PER_KEY_BYTE * circuit.pk.stat().st_size)
+
+
+def read_ahead(circuit: SegmentCircuit) -> None:
+    """Have the system read a circuit's keys into its cache, while the proof waits."""
+    for path in (circuit.pk, circuit.compiled, circuit.srs.path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
