@@ -18,7 +18,7 @@ from eth_hash.auto import keccak
 from offchain.chain.sender import Receipt
 from offchain.protocol import hashing
 from offchain.protocol.types import UNAVAILABLE, ZERO_HASH, Link, Phase
-from tests.contracts.record import penalties
+from tests.contracts.record import holds_of, penalties
 from tests.contracts.stage import Play, Stage, commitment_link, with_policy
 from tests.contracts.test_jobs_queue import gas_of_newest, with_capacity
 from tests.contracts.test_staking_equivocation import both, report
@@ -154,6 +154,8 @@ def measure_overturned(stage: Stage, size: int, segments: int, note: Note) -> No
     note("Jobs.announce", play.announce(0, challenger))
     note("Jobs.challenge (overturns the first segment)", play.challenge(0, challenger, announced=True))
     assert len(penalties(play)) == size - 1
+    with stage.chain.isolated():
+        measure_hold(play, segments, note)
     if segments == 1:
         return
     with stage.chain.isolated():
@@ -166,6 +168,18 @@ def measure_overturned(stage: Stage, size: int, segments: int, note: Note) -> No
     note("Jobs.draw (gives a committee up)", play.draw())
     note("Jobs.draw (another committee)", play.draw())
     note("Jobs.reseal", play.reseal(challenger))
+
+
+def measure_hold(play: Play, segments: int, note: Note) -> None:
+    """What is held of one that revealed another output is given back, or shared and claimed."""
+    staking, hold = play.stage.contracts.staking, holds_of(play)[0]
+    if segments > 1:
+        proof = play.proof(0)[0][:64] + b"wrong".ljust(64) + play.proof(0)[0][128:]
+        with play.stage.chain.isolated():
+            note("Staking.appeal", staking.appeal(play.stage.owner, hold, proof, ()))
+    play.stage.chain.move_to(hold.release_at)
+    note("Staking.release", staking.release(play.stage.owner, hold))
+    note("Staking.claim", staking.claim_compensation(play.stage.requester))
 
 
 def measure_contested(stage: Stage, size: int, note: Note) -> None:

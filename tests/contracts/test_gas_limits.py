@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from offchain.chain.sender import Receipt
+from offchain.chain.staking import APPEAL_GAS
 from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, Link, Phase, Reason
-from tests.contracts.record import penalties
+from tests.contracts.record import holds_of, penalties
 from tests.contracts.stage import Play, Stage, commitment_link, with_policy
 from tests.contracts.tall_tree import fill_tallest_tree
+from tests.contracts.test_staking_reputation import have
 from tests.local_chain import ETHER, GAS_CAP, InstantSender
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -90,6 +93,10 @@ def test_moves__largest_committees_in_the_tallest_tree__each_fits_in_a_transacti
             play.commit(top, vote)
             play.lapse()
             gas[f"21 x 9: last reveal, 20 silent, {name}"] = play.reveal(top).gas_used
+            assert play.phase is (Phase.CONTESTED if vote else Phase.SAMPLING)
+            if vote:
+                play.lapse()
+                gas[f"21 x 9: expire, 20 silent, {name}"] = play.expire().gas_used
             taken = [reason for *_, reason, _ in penalties(play)]
             assert len(taken) == {"unavailable": size, "bad input": 0, "output": size - 1}[name], taken
     with stage.chain.isolated():
@@ -111,10 +118,24 @@ def test_moves__largest_committees_in_the_tallest_tree__each_fits_in_a_transacti
         play.lapse()
         gas["21 x 9: expire, no proof made"] = play.expire().gas_used
         assert len(penalties(play)) == segments
+    for liar in liars:  # something more to be taken, and told
+        have(stage, liar, 100)
     gas["21 x 9: challenge of the first segment"] = play.challenge(0, challenger).gas_used
     assert [reason for *_, reason, _ in penalties(play)] == [Reason.CONTRADICTED_PROOF] * (size - 1)
+    gas |= gas_of_holds(play)
     assert gas["21 x 9: challenge of the first segment"] + VERIFIER_GAS < GAS_CAP
     compare(gas)
+
+
+def gas_of_holds(play: Play) -> dict[str, int]:
+    """The costliest appeal and release of what a challenge of the first segment had held."""
+    staking, holds = play.stage.contracts.staking, holds_of(play)
+    proof = play.proof(0)[0][:64] + b"a wrong output, the same for all".ljust(64) + play.proof(0)[0][128:]
+    appeals = [gas_of(play.stage, partial(staking.appeal, play.stage.owner, hold, proof, ())) for hold in holds]
+    assert max(appeals) + VERIFIER_GAS < APPEAL_GAS
+    play.stage.chain.move_to(max(hold.release_at for hold in holds))
+    releases = (gas_of(play.stage, partial(staking.release, play.stage.owner, hold)) for hold in holds)
+    return {"21 x 9: appeal": max(appeals), "21 x 9: release": max(releases)}
 
 
 def play_last(play: Play, members: list[InstantSender], votes: dict[str, Link] | None = None) -> None:
