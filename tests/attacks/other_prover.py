@@ -25,9 +25,9 @@ PROT_READ, PROT_WRITE = 1, 2
 class OtherProver(EzklProver):
     """The usual prover, but that its witnesses and proofs are of the other output."""
 
-    def call(self, function: str, payload: dict[str, Any], seconds: float, name: str) -> dict[str, Any]:
+    def call(self, function: str, payload: dict[str, Any], seconds: float, name: str, *further: Any) -> dict[str, Any]:
         if function not in ("witness", "prove"):
-            return super().call(function, payload, seconds, name)
+            return super().call(function, payload, seconds, name, *further)
         return sandbox.run_limited(
             f"tests.attacks.other_prover:{function}",
             payload,

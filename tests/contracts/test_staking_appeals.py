@@ -204,12 +204,12 @@ def altered(hold: Hold) -> Iterator[Hold]:
     """The hold with any one field changed."""
     for each in fields(Hold):
         value: Any = getattr(hold, each.name)
+        other: Any = "0x" + "11" * 20
         if isinstance(value, int):
-            yield replace(hold, **{each.name: value + 1})
+            other = value + 1
         elif isinstance(value, bytes):
-            yield replace(hold, **{each.name: keccak(value)})
-        else:
-            yield replace(hold, **{each.name: "0x" + "11" * 20})
+            other = keccak(value)
+        yield replace(hold, **{each.name: other})
 
 
 @pytest.mark.parametrize("move", [appeal, release])
