@@ -36,6 +36,12 @@ BREAKS = {
     ),
     "33": ("contracts/jobs/JobProofs.sol", "if (linkIn != opening)", "if (linkIn == 0)"),
     "44": ("contracts/jobs/JobProofs.sol", "link == before ||", "before != 0 ||"),
+    "52": ("contracts/Staking.sol", "if (linkOut != held.link)", "if (linkOut == 0)"),
+    "55": (
+        "contracts/Staking.sol",
+        "if (block.timestamp >= held.releaseAt)",
+        "if (block.timestamp + 12 hours >= held.releaseAt)",
+    ),
 }
 """By the rule that it breaks: the source, what stands there, and what is to stand there."""
 

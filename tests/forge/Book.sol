@@ -6,10 +6,10 @@ import {IJobs, Member, Phase, Reason, Round} from "../../contracts/interfaces/IJ
 import {IStaking} from "../../contracts/interfaces/IStaking.sol";
 import {Vm} from "./Cheats.sol";
 import {Truth} from "./Truth.sol";
-import {Watch} from "./Watch.sol";
+import {Holds} from "./Holds.sol";
 
 /// @notice Makes every call, and books every event of it.
-abstract contract Book is Watch {
+abstract contract Book is Holds {
     /// Calls as `from`. `job` is the ghost that the call is about.
     function _send(address from, uint256 value, address to, bytes memory data, uint256 job) internal returns (bool ok) {
         delete _now;
@@ -36,15 +36,11 @@ abstract contract Book is Watch {
     function _balance() private {
         uint256 burnt = address(0).balance - _burntSeen;
         _burntSeen += burnt;
-        uint256 returned = _now.taken - burnt;
-        check(2 * burnt >= _now.taken, "05 half of a slash is burnt");
-        if (_now.selector == IJobs.challenge.selector) {
-            check(_now.credited == returned, "09 who was harmed is compensated");
-            _ghosts[_now.job].returned += returned;
-        } else {
-            check(returned == 0, "05 half of a slash is burnt");
-        }
-        check(address(staking).balance == _allStakes + _forcedOnStaking, "02 Staking holds every bond");
+        check(2 * burnt >= _now.released, "54 half of what is held burns");
+        uint256 due = _now.taken - _now.held + _now.released - _now.compensated;
+        check(burnt == due, "05 what is not held is burnt");
+        uint256 owed = _allStakes + _allHeld + _allCompensations;
+        check(address(staking).balance == owed + _forcedOnStaking, "02 Staking holds every bond");
     }
 
     // --- Jobs --------------------------------------------------------------------------------------------------------
@@ -59,7 +55,7 @@ abstract contract Book is Watch {
         else if (topic == IJobs.JobStarted.selector) _bookStart(log);
         else if (topic == IJobs.JobFailed.selector) _bookFailure(log);
         else if (topic == IJobs.SegmentReopened.selector) ++reached["reopened"];
-        else if (topic == IJobs.SegmentContested.selector) ++reached["contested"];
+        else if (topic == IJobs.SegmentContested.selector) _bookContest();
         else if (topic == IJobs.JobFinalised.selector) _bookEnd();
     }
 
@@ -67,13 +63,12 @@ abstract contract Book is Watch {
         check(_now.job != NO_JOB, "06 a closed job credits its fee");
         uint256 amount = abi.decode(log.data, (uint256));
         _ghosts[_now.job].credited += amount;
-        _now.credited += amount;
         _allCredits += amount;
-        _credits[_address(log.topics[1])] += amount;
+        _credits[_account(log.topics[1])] += amount;
     }
 
     function _bookClaim(Vm.Log memory log) private {
-        (address account, uint256 amount) = (_address(log.topics[1]), abi.decode(log.data, (uint256)));
+        (address account, uint256 amount) = (_account(log.topics[1]), abi.decode(log.data, (uint256)));
         check(account == _now.caller && amount == _credits[account] && amount != 0, "08 a credit is paid once");
         _allCredits -= amount;
         _credits[account] = 0;
@@ -123,8 +118,7 @@ abstract contract Book is Watch {
         Seen storage seen = _seenNow(_now.job, segment);
         check(seen.closing == 0, "31 what is proved is final");
         (seen.opening, seen.closing) = (opening, closing);
-        uint256 value = Truth.step(segment, _valueOf[opening]);
-        check(closing == Truth.linkOf(value, segment + 1 == ghost.segments), "33 only true proofs");
+        check(_isTrue(segment, opening, closing, segment + 1 == ghost.segments), "33 only true proofs");
         Round memory round = _roundNow(_now.job, segment);
         check(round.proofHash == proofHash && round.provedBy == _now.caller, "33 only true proofs");
         check(_member(round, _now.caller).link == closing, "34 who may prove, and when");
@@ -143,11 +137,22 @@ abstract contract Book is Watch {
         check(wasAnnounced, "34 who may prove, and when");
     }
 
+    function _isTrue(uint256 segment, bytes32 opening, bytes32 closing, bool isLast) private view returns (bool) {
+        uint256 value = _valueOf[closing];
+        return Truth.admits(segment, _valueOf[opening], value) && closing == Truth.linkOf(value, isLast);
+    }
+
     function _bookOverturn(Vm.Log memory log) private {
         check(_now.overturned == 0, "29 settled changes by proof");
         _now.overturned = uint8(uint256(log.topics[2]) + 1);
         ++reached["overturned"];
         ++overturnedIn[_now.before];
+    }
+
+    function _bookContest() private {
+        ++reached["contested"];
+        (, bool hasOutput) = _participation(_roundNow(_now.job, _ghosts[_now.job].segment));
+        if (!hasOutput) ++reached["contested by votes alone"];
     }
 
     function _bookEnd() private {
@@ -167,6 +172,9 @@ abstract contract Book is Watch {
         else if (reason == Reason.InputUnavailable) ++reached["failed: input unavailable"];
         else if (reason == Reason.BadInput) ++reached["failed: bad input"];
         else if (reason == Reason.Cancelled) ++reached["failed: cancelled"];
+        bool isByVotes = reason != Reason.TimedOut && reason != Reason.TooFewActed && reason != Reason.Cancelled;
+        bool hasWaited = _now.selector == IJobs.expire.selector && ghost.stored == Phase.Contested;
+        check(!isByVotes || ghost.segment == 0 || hasWaited, "56 votes wait for a proof");
         bool isCharged = reason == Reason.BadInput || (reason == Reason.InputUnavailable && ghost.segment == 0);
         uint256 least = isCharged ? ghost.feeWei - ghost.feeWei * FAULT_BPS / BPS : ghost.feeWei;
         check(refund >= least && refund <= ghost.feeWei, "07 who did their part is paid");
@@ -187,7 +195,7 @@ abstract contract Book is Watch {
     // --- penalties ---------------------------------------------------------------------------------------------------
 
     function _bookPenalty(Vm.Log memory log) private {
-        (uint256 segment, address operator) = (uint256(log.topics[2]), _address(log.topics[3]));
+        (uint256 segment, address operator) = (uint256(log.topics[2]), _account(log.topics[3]));
         (Reason reason, uint256 amount) = abi.decode(log.data, (Reason, uint256));
         uint256 index = _now.job;
         Round memory round = _roundNow(index, segment);
@@ -196,18 +204,31 @@ abstract contract Book is Watch {
         bytes32 key = _round(_ghosts[index].id, segment, _attempt(index, segment));
         check(++_penalties[key][operator][reason] == 1, "14 once for a fault");
         bool isGrave = reason == Reason.ContradictedProof;
-        // The slash was booked before this event: what is left now and what was taken is what was there.
-        uint256 due = member.weight * (isGrave ? CONTRADICTION_BPS : MISS_BPS) / BPS;
-        uint256 had = _stakes[operator] + amount;
-        check(amount == (due < had ? due : had), "04 a slash is its share");
-        if (_isHonest(operator)) {
-            // What no proof can show: whether an activation could be had.
-            check(reason == Reason.WithheldActivation, "16 the honest lose nothing");
-            ++reached["honest, but voted down"];
+        {
+            // The slash was booked before this event: what is left now and what was taken is what was there.
+            uint256 due = member.weight * (isGrave ? CONTRADICTION_BPS : MISS_BPS) / BPS;
+            uint256 had = _stakes[operator] + amount;
+            check(amount == (due < had ? due : had), "04 a slash is its share");
+        }
+        if (_isHonest(operator)) _bookHonestLoss(index, segment, operator, reason, amount);
+        if (isGrave) {
+            key = _heldKey(_ghosts[index].id, segment, _attempt(index, segment), operator);
+            check(_holdAt[key] != 0, "49 a hold is what a proof took");
         }
         uint256 model = _ghosts[index].model;
         _reputations[model][operator] = isGrave ? 0 : _reputations[model][operator] / 2;
         _reach(reason);
+    }
+
+    /// What no proof can show is whether an activation could be had; and of two that can be proved, one was.
+    function _bookHonestLoss(uint256 index, uint256 segment, address operator, Reason reason, uint256 amount)
+        private
+    {
+        bool isDoubted =
+            reason == Reason.ContradictedProof && Truth.isDoubtful(segment, _valueOf[_opening(index, segment)]);
+        check(isDoubted || reason == Reason.WithheldActivation, "16 the honest lose nothing");
+        if (!isDoubted) _votedDown[operator] += amount;
+        ++reached[isDoubted ? bytes32("honest, but contradicted") : bytes32("honest, but voted down")];
     }
 
     function _reach(Reason reason) private {
@@ -266,7 +287,8 @@ abstract contract Book is Watch {
             _bookSlash(log);
         } else if (topic == IStaking.Bonded.selector) {
             (uint256 amount,) = abi.decode(log.data, (uint256, uint256));
-            _stakes[_address(log.topics[1])] += amount;
+            _stakes[_account(log.topics[1])] += amount;
+            _bonded[_account(log.topics[1])] += amount;
             _allStakes += amount;
         } else if (topic == IStaking.Withdrawn.selector) {
             uint256 amount = abi.decode(log.data, (uint256));
@@ -275,6 +297,19 @@ abstract contract Book is Watch {
             _withdrawn[_now.caller] += amount;
             _allStakes -= amount;
             ++reached["withdrawn"];
+        } else if (topic == IStaking.WeightChanged.selector) {
+            (, uint256 weight) = abi.decode(log.data, (uint256, uint256));
+            _weights[_modelOf(log.topics[1])][_account(log.topics[2])] = weight;
+        } else if (topic == IStaking.SlashHeld.selector) {
+            _bookHold(log);
+        } else if (topic == IStaking.SlashAppealed.selector) {
+            _bookAppeal(log);
+        } else if (topic == IStaking.SlashReleased.selector) {
+            _bookRelease(log);
+        } else if (topic == Escrow.Credited.selector) {
+            _bookCompensation(log);
+        } else if (topic == Escrow.Claimed.selector) {
+            _bookCompensationPaid(log);
         } else if (topic == IStaking.EquivocationPenalised.selector) {
             _bookEquivocation(log);
         } else if (topic == IStaking.TrialPassed.selector) {
@@ -283,13 +318,14 @@ abstract contract Book is Watch {
     }
 
     function _bookSlash(Vm.Log memory log) private {
-        address operator = _address(log.topics[1]);
+        address operator = _account(log.topics[1]);
         (uint256 amount, uint256 active, uint256 unbonding) = abi.decode(log.data, (uint256, uint256, uint256));
         check(_now.job != NO_JOB, "18 only jobs and words slash");
         check(amount <= _stakes[operator], "04 a slash is its share");
         _stakes[operator] -= amount;
         _allStakes -= amount;
         _now.taken += amount;
+        (_now.slashed, _now.last) = (operator, amount);
         check(active + unbonding == _stakes[operator], "03 bonds are accounted for");
         for (uint256 i = 0; i < MODELS; ++i) {
             _stale[i][operator] = i != _ghosts[_now.job].model;
@@ -297,13 +333,13 @@ abstract contract Book is Watch {
     }
 
     function _bookEquivocation(Vm.Log memory log) private {
-        address operator = _address(log.topics[3]);
+        address operator = _account(log.topics[3]);
         check(!_isHonest(operator), "16 the honest lose nothing");
         _reputations[_ghosts[_now.job].model][operator] = 0;
         ++reached["equivocation"];
     }
 
-    function _address(bytes32 topic) private pure returns (address) {
-        return address(uint160(uint256(topic)));
+    function _modelOf(bytes32 id) private view returns (uint256 model) {
+        while (models[model] != id) ++model;
     }
 }

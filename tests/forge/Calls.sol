@@ -2,11 +2,11 @@
 pragma solidity 0.8.37;
 
 import {IJobs, Member, Phase, Round} from "../../contracts/interfaces/IJobs.sol";
-import {Book} from "./Book.sol";
+import {Appeals} from "./Appeals.sol";
 import {Truth} from "./Truth.sol";
 
 /// @notice Calls that members make, what the honest ones owe, and time, which never passes before they did it.
-abstract contract Calls is Book {
+abstract contract Calls is Appeals {
     bytes32 private constant CID = "cid";
 
     struct PastTotal {
@@ -91,18 +91,30 @@ abstract contract Calls is Book {
     }
 
     function _proveTruth(uint256 index, uint256 segment, address caller) internal returns (bool) {
-        return _prove(index, segment, caller, _valueOf[_opening(index, segment)], _output(index, segment, 0));
+        uint256 closing = _ownOutput(index, segment, caller);
+        return _prove(index, segment, caller, _valueOf[_opening(index, segment)], closing);
     }
 
     function _announce(uint256 index, uint256 segment, address caller) internal returns (bool) {
         Ghost storage ghost = _ghosts[index];
         (bytes memory proof, uint256[] memory instances) = _proof(
-            ghost.segments, segment, _valueOf[_opening(index, segment)], _output(index, segment, 0)
+            ghost.segments, segment, _valueOf[_opening(index, segment)], _ownOutput(index, segment, caller)
         );
         bytes32 announcement = jobs.announcementOf(
             ghost.id, segment, _attempt(index, segment), caller, keccak256(abi.encode(proof, instances))
         );
         return _toJobs(caller, abi.encodeCall(IJobs.announce, (ghost.id, segment, announcement)), index);
+    }
+
+    /// What it can prove: what it revealed, or else the truth.
+    function _ownOutput(uint256 index, uint256 segment, address operator) private view returns (uint256) {
+        bool isSecond = _member(_roundNow(index, segment), operator).link == _link(index, segment, 1);
+        return _output(index, segment, isSecond && _hasSecond(index, segment) ? 1 : 0);
+    }
+
+    /// Whether the first lie can be proved as well.
+    function _hasSecond(uint256 index, uint256 segment) internal view returns (bool) {
+        return Truth.isDoubtful(segment, _valueOf[_opening(index, segment)]);
     }
 
     /// INVARIANT: one honest proof overturns any quorum, at any time until the job is decided.
@@ -112,23 +124,42 @@ abstract contract Calls is Book {
     {
         Ghost storage ghost = _ghosts[index];
         (bytes memory proof, uint256[] memory instances) = _proof(ghost.segments, segment, opening, closing);
-        bool mustPass = _mustPass(index, segment, caller, keccak256(abi.encode(proof, instances)));
+        bool mustPass = _isAdmitted(index, segment, opening, closing)
+            && _mustPass(index, segment, caller, closing, keccak256(abi.encode(proof, instances)));
         ok = _toJobs(caller, abi.encodeCall(IJobs.challenge, (ghost.id, segment, proof, instances, CID)), index);
         check(ok || !mustPass, "44 one honest proof wins");
         if (ok && _now.before == Phase.Contested && _now.overturned == 0) ++reached["contested, then proved"];
     }
 
-    function _mustPass(uint256 index, uint256 segment, address caller, bytes32 proofHash) private view returns (bool) {
+    function _isAdmitted(uint256 index, uint256 segment, uint256 opening, uint256 closing) private view returns (bool) {
+        return opening == _valueOf[_opening(index, segment)] && Truth.admits(segment, opening, closing);
+    }
+
+    function _mustPass(uint256 index, uint256 segment, address caller, uint256 closing, bytes32 proofHash)
+        private
+        view
+        returns (bool)
+    {
         Ghost storage ghost = _ghosts[index];
         Phase phase = jobs.phaseOf(ghost.id);
         if (phase < Phase.Committing || phase > Phase.Challengeable || segment > ghost.segment) return false;
         Round memory round = _roundNow(index, segment);
         Member memory member = _member(round, caller);
-        if (round.proofHash != 0 || member.link == 0 || member.link != _link(index, segment, 0)) return false;
+        if (round.proofHash != 0 || member.link == 0) return false;
+        if (member.link != Truth.linkOf(closing, segment + 1 == ghost.segments)) return false;
         bool isContested = phase == Phase.Contested && segment == ghost.segment;
         if (round.settledLink == member.link || (round.settledLink == 0 && !isContested)) return false;
-        bytes32 announcement =
-            jobs.announcementOf(ghost.id, segment, _attempt(index, segment), caller, proofHash);
+        return _hasAnnounced(index, segment, member, proofHash);
+    }
+
+    function _hasAnnounced(uint256 index, uint256 segment, Member memory member, bytes32 proofHash)
+        private
+        view
+        returns (bool)
+    {
+        bytes32 announcement = jobs.announcementOf(
+            _ghosts[index].id, segment, _attempt(index, segment), member.operator, proofHash
+        );
         return member.announcement == announcement && member.announcedBlock < block.number;
     }
 
@@ -160,6 +191,7 @@ abstract contract Calls is Book {
                 if (!_doDuties(open[i])) break;
             }
         }
+        _appealHonestly(timestamp);
         vm.roll(block.number + blocks);
         vm.warp(timestamp);
         for (uint256 i = 0; i < _open.length; ++i) {

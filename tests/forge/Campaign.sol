@@ -11,7 +11,7 @@ abstract contract Campaign is Cheats {
     Handler internal handler;
 
     function moves() public pure returns (bytes4[] memory selectors) {
-        bytes4[15] memory all = [
+        bytes4[17] memory all = [
             Stakes.stake.selector,
             Stakes.membership.selector,
             Stakes.trial.selector,
@@ -21,6 +21,8 @@ abstract contract Campaign is Cheats {
             Handler.evidence.selector,
             Handler.end.selector,
             Handler.claim.selector,
+            Handler.appeal.selector,
+            Handler.release.selector,
             Handler.pass.selector,
             Handler.misuse.selector,
             Play.play.selector,

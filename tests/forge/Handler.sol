@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {Escrow} from "../../contracts/Escrow.sol";
 import {IJobs, Round} from "../../contracts/interfaces/IJobs.sol";
-import {IStaking} from "../../contracts/interfaces/IStaking.sol";
+import {Hold, IStaking} from "../../contracts/interfaces/IStaking.sol";
 import {Play} from "./Play.sol";
 import {Truth} from "./Truth.sol";
 import {World} from "./World.sol";
@@ -150,8 +150,58 @@ contract Handler is Play {
         if (id != 0) _toJobs(_actor(seed), abi.encodeCall(IJobs.expire, (id)), index);
     }
 
+    // --- what a proof took ------------------------------------------------------------------------------------------
+
+    /// By anybody: mostly of a hold that is open, and with the right proof, if there is one.
+    function appeal(uint256 seed) public {
+        if (_holds.length == 0) return;
+        uint256 place = _someHold(seed);
+        Hold memory held = _holds[place];
+        (uint256 opening, uint256 closing) = (_valueOf[held.opening], _valueOf[held.link]);
+        uint256 kind = _pick(seed, "appeal", 8);
+        if (kind == 0) _forge(held, seed);
+        else if (kind == 1) (opening, closing) = (opening + 1, Truth.step(held.segment, opening + 1));
+        else if (kind == 2) closing = Truth.step(held.segment, opening) + _pick(seed, "lie", 2);
+        // In the last second, or the first one that is too late.
+        if (_pick(seed, "last second", 8) == 0) _passBefore(held.releaseAt - _pick(seed, "late", 2));
+        _appeal(place, held, _actor(seed), opening, closing);
+        if (_pick(seed, "again", 4) == 0) _appeal(place, held, _actor(seed), opening, closing);
+    }
+
+    function release(uint256 seed) public {
+        if (_holds.length == 0) return;
+        uint256 place = _someHold(seed);
+        Hold memory held = _holds[place];
+        if (_pick(seed, "release", 8) == 0) _forge(held, seed);
+        if (_pick(seed, "last second", 8) == 0) _passBefore(held.releaseAt - _pick(seed, "early", 2));
+        _release(place, held, _actor(seed));
+        if (_pick(seed, "again", 4) == 0) _release(place, held, _actor(seed));
+    }
+
+    function _passBefore(uint256 timestamp) private {
+        if (timestamp > block.timestamp) _passTo(timestamp, 1);
+    }
+
+    function _someHold(uint256 seed) private view returns (uint256) {
+        if (_openHolds.length == 0 || _pick(seed, "ended", 4) == 0) return _pick(seed, "hold", _holds.length);
+        return _openHolds[_pick(seed, "hold", _openHolds.length)];
+    }
+
+    /// Whoever says what a hold is may say something else.
+    function _forge(Hold memory held, uint256 seed) private view {
+        uint256 kind = _pick(seed, "forge", 7);
+        if (kind == 0) held.amount *= 2;
+        else if (kind == 1) held.releaseAt += 1 days;
+        else if (kind == 2) held.releaseAt = block.timestamp;
+        else if (kind == 3) held.challenger = _actor(seed);
+        else if (kind == 4) held.operator = _operator(seed);
+        else if (kind == 5) held.link = _opening(_indexOf[held.jobId] - 1, 0);
+        else held.reputation += 1;
+    }
+
     function claim(uint256 seed) public {
         address account = _actor(seed);
+        if (_pick(seed, "compensation", 2) == 0) return _claimCompensation(account);
         (uint256 credit, uint256 before) = (_credits[account], account.balance);
         bool ok = _toJobs(account, abi.encodeCall(Escrow.claim, ()), NO_JOB);
         check(ok == (credit != 0), "08 a credit is paid once");
@@ -189,8 +239,11 @@ contract Handler is Play {
     function _trespass(uint256 seed) private {
         address operator = _operator(seed);
         bytes32 model = models[_pick(seed, "model", MODELS)];
-        bytes memory data = abi.encodeCall(IStaking.slash, (operator, 1, model, 0, false));
+        bytes memory data = abi.encodeCall(IStaking.slash, (operator, 1, model));
         check(!_toStaking(_actor(seed), data), "18 only jobs and words slash");
+        Hold memory held;
+        (held.operator, held.amount, held.modelId) = (operator, 1, model);
+        check(!_toStaking(_actor(seed), abi.encodeCall(IStaking.hold, (held))), "18 only jobs and words slash");
         data = abi.encodeCall(IStaking.commend, (operator, model));
         check(!_toStaking(_actor(seed), data), "22 reputation is earned and lost");
         (uint256 index, bytes32 id) = _job(seed);

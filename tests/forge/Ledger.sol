@@ -2,13 +2,14 @@
 pragma solidity 0.8.37;
 
 import {Member, Phase, Reason, Round} from "../../contracts/interfaces/IJobs.sol";
+import {Hold} from "../../contracts/interfaces/IStaking.sol";
 import {Truth} from "./Truth.sol";
 import {World} from "./World.sol";
 
 /// @notice What has to be remembered to tell whether the contracts keep their word. It is kept from calls and events,
 /// apart from the contracts' own books.
 abstract contract Ledger is World {
-    /// @param credited All that was credited because of this job; `returned` came out of slashed stakes.
+    /// @param credited All that was credited because of this job.
     /// @param record Hash of the whole record when the job was closed.
     struct Ghost {
         bytes32 id;
@@ -28,7 +29,6 @@ abstract contract Ledger is World {
         uint256 input;
         uint256 attempts;
         uint256 credited;
-        uint256 returned;
         bytes32 record;
     }
 
@@ -45,6 +45,8 @@ abstract contract Ledger is World {
     /// The call under way.
     /// @param before The phase that held when it was made.
     /// @param overturned, proved The segment that it overturned or proved, plus one.
+    /// @param taken What it took of bonds: `held` of it is held, the last of it was taken of `slashed`.
+    /// @param released, compensated What was no longer held, and what of that was credited.
     struct Call {
         bytes4 selector;
         Phase before;
@@ -53,7 +55,11 @@ abstract contract Ledger is World {
         address caller;
         uint256 job;
         uint256 taken;
-        uint256 credited;
+        uint256 last;
+        address slashed;
+        uint256 held;
+        uint256 released;
+        uint256 compensated;
     }
 
     uint256 internal constant NO_JOB = type(uint256).max;
@@ -70,7 +76,25 @@ abstract contract Ledger is World {
     mapping(bytes32 round => mapping(address operator => mapping(Reason => uint256))) internal _penalties;
     mapping(bytes32 round => mapping(address operator => bool)) internal _equivocated;
 
+    enum Held {
+        None,
+        Open,
+        GivenBack,
+        Released
+    }
+
+    /// As announced, in order; those that are open; and by job, segment, attempt and operator, where they are.
+    Hold[] internal _holds;
+    uint256[] internal _openHolds;
+    mapping(uint256 place => Held) internal _heldState;
+    mapping(bytes32 held => uint256 placePlusOne) internal _holdAt;
+
     mapping(address operator => uint256) internal _stakes;
+    mapping(address operator => uint256) internal _bonded;
+    /// What an operator lost because others said that they could not have its activation.
+    mapping(address operator => uint256) internal _votedDown;
+    /// What `Staking` owes; `_credits` is what `Jobs` owes.
+    mapping(address account => uint256) internal _compensations;
     mapping(address operator => uint256) internal _withdrawn;
     mapping(address operator => uint256) internal _releaseAt;
     mapping(address account => uint256) internal _credits;
@@ -80,10 +104,14 @@ abstract contract Ledger is World {
     mapping(address operator => uint256) internal _unbondingBlock;
     mapping(address operator => uint256) internal _unbondingThen;
     mapping(uint256 model => mapping(address operator => uint256)) internal _reputations;
-    /// Slashed for another model since this one's weights were refreshed.
+    /// The weight that was announced last.
+    mapping(uint256 model => mapping(address operator => uint256)) internal _weights;
+    /// Slashed, or given back, for another model since this one's weights were refreshed.
     mapping(uint256 model => mapping(address operator => bool)) internal _stale;
     mapping(uint256 model => uint256) internal _running;
     uint256 internal _allStakes;
+    uint256 internal _allHeld;
+    uint256 internal _allCompensations;
     uint256 internal _openFees;
     uint256 internal _allCredits;
     uint256 internal _burntSeen = address(0).balance;

@@ -42,7 +42,7 @@ abstract contract Play is Stakes {
         }
     }
 
-    /// Whoever revealed the truth where something else was settled, or nothing could be, proves it.
+    /// Whoever revealed what can be proved where something else was settled, or nothing could be, proves it.
     function overturn(uint256 seed) public {
         (uint256 index, bytes32 id) = _job(seed);
         if (id != 0) _overturn(index, seed);
@@ -54,17 +54,20 @@ abstract contract Play is Stakes {
         for (uint256 i = 0; i <= ghost.segment; ++i) {
             uint256 segment = (i + seed % 16) % (uint256(ghost.segment) + 1);
             Round memory round = _roundNow(index, segment);
-            bytes32 truth = _link(index, segment, 0);
-            if (round.settledLink == truth || round.proofHash != 0) continue;
+            if (round.proofHash != 0) continue;
             for (uint256 j = 0; j < round.members.length; ++j) {
-                if (round.members[j].link == truth) return _overturnAs(index, segment, round.members[j].operator, seed);
+                Member memory member = round.members[(j + seed % 8) % round.members.length];
+                if (member.link == round.settledLink) continue;
+                bool isSecond = member.link == _link(index, segment, 1) && _hasSecond(index, segment);
+                if (!isSecond && member.link != _link(index, segment, 0)) continue;
+                return _overturnAs(index, segment, member.operator, isSecond ? 1 : 0, seed);
             }
         }
     }
 
-    function _overturnAs(uint256 index, uint256 segment, address challenger, uint256 seed) private {
+    function _overturnAs(uint256 index, uint256 segment, address challenger, uint256 option, uint256 seed) private {
         uint256 opening = _valueOf[_opening(index, segment)];
-        uint256 closing = _output(index, segment, 0);
+        uint256 closing = _output(index, segment, option);
         // Before it announced the proof, and in the block of that: refused.
         if (_pick(seed, "early", 4) == 0) _challenge(index, segment, challenger, opening, closing);
         _announce(index, segment, challenger);
@@ -199,7 +202,7 @@ abstract contract Play is Stakes {
         for (uint256 i = 0; i < _open.length; ++i) {
             if (!_ghosts[_open[i]].started && _pick(seed, "queue up", 2) == 0) model = _ghosts[_open[i]].model;
         }
-        uint256 input = uint256(keccak256(abi.encode("input", _pick(seed, "input", 2)))) >> 8;
+        uint256 input = uint256(keccak256(abi.encode("input", _pick(seed, "input", 12)))) >> 8;
         Request memory what = Request({
             modelId: models[model],
             inputLink: Truth.linkOf(input, false),

@@ -12,7 +12,7 @@ contract ReachTest is Campaign {
 
     uint256 private constant WALKS = 192;
     uint256 private constant MOVES = 128;
-    uint256 private constant OUTCOMES = 31;
+    uint256 private constant OUTCOMES = 45;
 
     uint256[OUTCOMES] private _counts;
     mapping(Phase => uint256) private _overturned;
@@ -27,7 +27,11 @@ contract ReachTest is Campaign {
             "proved by another", "contested", "contested, then proved", "overturned",
             "reopened", "resealed", "queued", "admitted",
             "trial passed", "trial passed with others", "seed block renewed", "withdrawn",
-            "claimed", "refused", "proved, but late"
+            "claimed", "refused", "proved, but late",
+            "contested by votes alone", "held", "given back", "released",
+            "released, and all burnt", "compensated", "compensation claimed", "honest, but contradicted",
+            "forged", "appealed after the end", "appealed without a proof", "appealed too late",
+            "released after the end", "released too early"
         ];
     }
 

@@ -14,6 +14,9 @@ abstract contract Sweep is Calls {
     function sweep() public {
         _sweepStakes();
         _sweepCredits();
+        for (uint256 i = 0; i < _holds.length; ++i) {
+            check(staking.isHeld(_holds[i]) == (_heldState[i] == Held.Open), "50 a hold ends once");
+        }
         for (uint256 i = 0; i < MODELS; ++i) {
             _sweepWeights(i);
         }
@@ -37,6 +40,7 @@ abstract contract Sweep is Calls {
     function _sweepCredits() private view {
         for (uint256 i = 0; i < ACTORS; ++i) {
             check(jobs.creditOf(actors[i]) == _credits[actors[i]], "08 a credit is paid once");
+            check(staking.creditOf(actors[i]) == _compensations[actors[i]], "08 a credit is paid once");
         }
         check(reenterer.successes() == 0, "08 a credit is paid once");
     }
@@ -66,10 +70,10 @@ abstract contract Sweep is Calls {
             if (!_stale[model][operator]) {
                 uint256 due = counts && active >= MINIMUM_STAKE ? active : 0;
                 check(weight == due, "19 weights are admitted bonds");
-            } else {
-                // A slash for another model's job: the weight follows with the next refresh.
-                check(weight == 0 || (counts && weight >= active), "19 weights are admitted bonds");
             }
+            // After a slash for another model's job, or its end, the weight follows with the next refresh.
+            check(weight == 0 || counts, "19 weights are admitted bonds");
+            check(weight == _weights[model][operator], "19 weights are admitted bonds");
         }
     }
 
@@ -122,6 +126,7 @@ abstract contract Sweep is Calls {
             check(ok, "46 nothing is stuck");
         }
         check(address(jobs).balance == _forcedOnJobs, "46 nothing is stuck");
+        _endHolds();
         for (uint256 i = 0; i < OPERATORS; ++i) {
             uint256 active = staking.activeOf(actors[i]);
             if (active == 0) continue;
@@ -135,6 +140,29 @@ abstract contract Sweep is Calls {
             check(_send(actors[i], 0, address(staking), data, NO_JOB), "46 nothing is stuck");
         }
         check(address(staking).balance == _forcedOnStaking, "46 nothing is stuck");
+        for (uint256 i = 0; i < OPERATORS; ++i) {
+            if (!_isHonest(actors[i])) continue;
+            uint256 due = _bonded[actors[i]] - _votedDown[actors[i]];
+            check(_withdrawn[actors[i]] == due, "55 who proves its own is whole");
+        }
+    }
+
+    /// Of what can be proved, half is given back in the last second, by anybody, and half refused in the next one.
+    function _endHolds() private {
+        for (uint256 i = 0; i < _holds.length; ++i) {
+            uint256 releaseAt = _holds[i].releaseAt;
+            if (_heldState[i] != Held.Open || block.timestamp >= releaseAt || !_isProvable(_holds[i])) continue;
+            _passTo(releaseAt - i % 2, 1);
+            if (_heldState[i] == Held.Open) _appealRightly(i, actors[i % ACTORS]);
+        }
+        _passTo(block.timestamp + APPEAL_SECONDS, 1);
+        while (_openHolds.length != 0) {
+            uint256 place = _openHolds[_openHolds.length - 1];
+            check(_release(place, _holds[place], actors[place % ACTORS]), "46 nothing is stuck");
+        }
+        for (uint256 i = 0; i < ACTORS; ++i) {
+            _claimCompensation(actors[i]);
+        }
     }
 
     function _close(uint256 index) private {

@@ -55,7 +55,7 @@ abstract contract Watch is Ledger {
             break;
         }
         check(job.closedAt == block.timestamp, "40 closed stays closed");
-        check(ghost.credited == ghost.feeWei + ghost.returned, "06 a closed job credits its fee");
+        check(ghost.credited == ghost.feeWei, "06 a closed job credits its fee");
         check((job.phase == Phase.Finalised) == (job.evidenceRoot != 0), "43 the evidence root is so");
     }
 

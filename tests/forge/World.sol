@@ -40,7 +40,7 @@ abstract contract World is Cheats {
     uint256 internal immutable HONEST;
     /// Operators, then requesters.
     uint256 internal constant ACTORS = 9;
-    /// Outputs that a member may claim: the truth, and two lies; then the two votes.
+    /// Outputs that a member may claim: the truth, and two lies, the first maybe provable; then the two votes.
     uint256 internal constant OUTPUTS = 3;
     uint256 internal constant OPTIONS = 5;
     uint256 internal constant BPS = 10_000;
@@ -57,6 +57,7 @@ abstract contract World is Cheats {
     uint256 internal immutable REQUESTER_BPS;
     uint256 internal constant PROVER_BPS = 4000;
     uint256 internal constant FAULT_BPS = 2000;
+    uint256 internal constant APPEAL_SECONDS = 1 days;
 
     Registry public registry;
     Verifier public verifier;
