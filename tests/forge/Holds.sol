@@ -23,7 +23,7 @@ abstract contract Holds is Watch {
         check(held.reputation == _reputations[ghost.model][held.operator], "49 a hold is what a proof took");
         check(held.releaseAt == block.timestamp + APPEAL_SECONDS, "49 a hold is what a proof took");
         Member memory member = _member(_roundNow(index, held.segment), held.operator);
-        check(held.link == member.link && _isOutput(held.link), "49 a hold is what a proof took");
+        check(held.link == member.link, "49 a hold is what a proof took");
         check(held.opening == _opening(index, held.segment), "49 a hold is what a proof took");
         bool isChallenge = _now.selector == IJobs.challenge.selector;
         check(held.challenger == (isChallenge ? _now.caller : address(0)), "49 a hold is what a proof took");
