@@ -45,16 +45,19 @@ def describe(payload: Payload) -> Payload:
 
 
 def generate_settings(payload: Payload) -> Payload:
-    """Generate canonical settings for several pairs of a model and a choice of parameters."""
-    settings = []
+    """Generate canonical settings for several pairs of a model and a choice of parameters.
+
+    A job that ``follows`` takes its input at the scale at which the job before it puts out.
+    """
+    settings: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
         target = os.path.join(directory, "settings.json")
         for job in payload["jobs"]:
-            run_args = ezkl.PyRunArgs()
-            for name, value in job["run_args"].items():
-                setattr(run_args, name, tuple(value) if isinstance(value, list) else value)
+            arguments = dict(job["run_args"])
+            if job.get("follows"):
+                [arguments["input_scale"]] = json.loads(settings[-1])["model_output_scales"]
             with _blame(job["name"], "lay it out"):
-                ezkl.gen_settings(job["onnx"], target, run_args)
+                ezkl.gen_settings(job["onnx"], target, _run_args(arguments))
             settings.append(canonical_settings(Path(target).read_bytes()).decode())
     return {"settings": settings}
 
@@ -68,6 +71,22 @@ def try_settings(payload: Payload) -> Payload:
         except InvalidInputError as error:
             answers.append({"refusal": error.problem})
     return {"answers": answers}
+
+
+def node_tables(payload: Payload) -> Payload:
+    """Return the tool's table of a circuit's operations, for several pairs of a model and a choice of parameters."""
+    tables = []
+    for job in payload["jobs"]:
+        with _blame(job["name"], "list its operations"):
+            tables.append(ezkl.table(job["onnx"], _run_args(job["run_args"])))
+    return {"tables": tables}
+
+
+def _run_args(arguments: dict[str, Any]) -> Any:
+    run_args = ezkl.PyRunArgs()
+    for name, value in arguments.items():
+        setattr(run_args, name, tuple(value) if isinstance(value, list) else value)
+    return run_args
 
 
 @contextmanager
@@ -226,8 +245,10 @@ def prove_elements(payload: Payload) -> Payload:
     with tempfile.TemporaryDirectory() as directory:
         try:
             document = _execute(payload, payload["elements"], directory)
-        except RuntimeError as error:
-            return {"out_of_range": str(error)}
+        except MemoryError:
+            raise
+        except BaseException as error:  # PanicException derives from BaseException
+            return {"out_of_range": f"{type(error).__name__}: {error}"}
     return prove(payload | {"witness": document})
 
 

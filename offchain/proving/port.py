@@ -33,7 +33,7 @@ class ProverFailed(RecoverableError):
 
     Args:
         step: what was being done.
-        kind: ``timeout``, ``memory`` or ``crash``.
+        kind: ``timeout``, ``memory``, ``crash`` or ``cancelled``.
         message: one line about the cause.
     """
 
@@ -230,6 +230,35 @@ def _element(text: object) -> int:
     return element
 
 
+EXACT_MULTIPLIER = 100
+"""A rebase multiplier that no scale within the tool's integers reaches."""
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """How a chain of segments represents real numbers.
+
+    Attributes:
+        input_scale: fractional bits of the first input.
+        param_scale: fractional bits of the weights.
+        rescales: whether products are divided back to the input's scale. The quotient's rounding is the prover's
+            choice, so that a circuit which rescales admits several outputs. Without, scales add up along the chain,
+            and each boundary has its own.
+    """
+
+    input_scale: int
+    param_scale: int
+    rescales: bool
+
+    @property
+    def rebase_multiplier(self) -> int:
+        """The tool's name for the choice."""
+        return 1 if self.rescales else EXACT_MULTIPLIER
+
+    def __str__(self) -> str:
+        return f"{'rescaled' if self.rescales else 'exact'} {self.input_scale}/{self.param_scale}"
+
+
 @dataclass(frozen=True)
 class TunedSegment:
     """The choice for one segment.
@@ -237,23 +266,36 @@ class TunedSegment:
     Attributes:
         settings: canonical settings file, to be pinned: generating it again need not give the same bytes under
             another version of the tool.
+        input_scale, output_scale: fixed-point fractional bits at its two boundaries.
         decomposition_base, decomposition_legs: a range check covers ``base ** legs`` values.
         column_blocks: how many times the rows had to be folded to fit under ``2 ** log_rows``.
+        ambiguities: why one input has several outputs that prove; empty when the circuit is exact.
+        closing_link_is_unique: whether equal outputs have one link. A KZG link also commits to rows behind the
+            output that no constraint touches.
     """
 
     settings: bytes
+    input_scale: int
+    output_scale: int
     log_rows: int
     rows: int
     decomposition_base: int
     decomposition_legs: int
     column_blocks: int
+    ambiguities: tuple[str, ...]
+    closing_link_is_unique: bool
+
+    @property
+    def exact(self) -> bool:
+        """Whether one input has one output that proves."""
+        return not self.ambiguities
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One choice that was tried, and why it was not taken (empty when it was)."""
 
-    scale: int
+    fixed_point: FixedPoint
     log_rows: tuple[int, ...]
     decomposition_legs: tuple[int, ...]
     refusal: str
@@ -280,12 +322,13 @@ class Tuning:
 
     Attributes:
         kinds: link kind of each boundary, one more than segments.
+        fixed_point: what all segments share.
         input_bound: the largest absolute input for which witnesses were made; larger ones are to be refused.
     """
 
     segments: tuple[TunedSegment, ...]
     kinds: tuple[LinkKind, ...]
-    scale: int
+    fixed_point: FixedPoint
     input_bound: float
     drift: Drift
     candidates: tuple[Candidate, ...]
@@ -294,6 +337,16 @@ class Tuning:
     def log_rows(self) -> int:
         """The largest log-rows of all segments: what the SRS must serve."""
         return max(segment.log_rows for segment in self.segments)
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Fixed-point fractional bits of each boundary, one more than segments."""
+        return (self.segments[0].input_scale, *(segment.output_scale for segment in self.segments))
+
+    @property
+    def exact(self) -> bool:
+        """Whether every segment has one output that proves."""
+        return all(segment.exact for segment in self.segments)
 
 
 class Prover(Protocol):
@@ -319,13 +372,15 @@ class Prover(Protocol):
     ) -> Tuning:
         """Choose the cheapest settings under which a chain of segments stays accurate and in range.
 
+        Settings that do not rescale come first: their outputs are unambiguous, and they are nearly always cheaper.
+
         Args:
             segments: ONNX files in order of execution.
             calibration: (n, \\*input shape) float32, typical inputs; n at least 1.
             kinds: link kind of each boundary, ``len(segments) + 1``; KZG everywhere and a public output if None.
             max_log_rows: refuse rather than exceed this.
             max_drift: bound on :attr:`Drift.relative`.
-            scales: fixed-point scales to try, in order.
+            scales: fixed-point scales to try, in order; all of them without rescaling before any with.
             column_blocks: how often a segment may be folded into more columns to lower log-rows. More blocks
                 prove faster in less memory, and cost more proof bytes, gas and verifier code.
 

@@ -24,40 +24,75 @@ class RunParameters:
     """What a settings file is generated from.
 
     Attributes:
+        input_scale, param_scale: fixed-point fractional bits of the input and of the weights.
+        rebase_multiplier: a product is brought back to a smaller scale where its own is over this many times the
+            larger of the two. 1 rescales behind every layer; what no scale reaches never rescales.
         lookup_half_range: a lookup table covers ``[-half, half]``.
+        inner_columns: how many columns a dot product is laid out over.
     """
 
     input_kind: LinkKind
     output_kind: LinkKind
-    scale: int
+    input_scale: int
+    param_scale: int
+    rebase_multiplier: int
     log_rows: int
     decomposition_base: int
     decomposition_legs: int
     lookup_half_range: int
+    inner_columns: int = 2
 
     def to_run_args(self) -> dict[str, Any]:
-        """Name the parameters as the tool does. Parameters are ``fixed``: only that binds weights in the key.
-
-        The rebase multiplier is 1 because a larger one leaves the output at another scale than the input.
-        """
+        """Name the parameters as the tool does. Parameters are ``fixed``: only that binds weights in the key."""
         return {
             "input_visibility": _VISIBILITY[self.input_kind],
             "output_visibility": _VISIBILITY[self.output_kind],
             "param_visibility": "fixed",
-            "input_scale": self.scale,
-            "param_scale": self.scale,
-            "scale_rebase_multiplier": 1,
+            "input_scale": self.input_scale,
+            "param_scale": self.param_scale,
+            "scale_rebase_multiplier": self.rebase_multiplier,
             "logrows": self.log_rows,
             "decomp_base": self.decomposition_base,
             "decomp_legs": self.decomposition_legs,
             "lookup_range": [-self.lookup_half_range, self.lookup_half_range],
-            "num_inner_cols": 2,
+            "num_inner_cols": self.inner_columns,
         }
+
+    @classmethod
+    def from_settings(cls, settings: bytes, name: str = "segment") -> RunParameters:
+        """Read back what a canonical settings file was generated from.
+
+        Raises:
+            CircuitRefused: as :func:`read_settings`.
+        """
+        summary = read_settings(settings, name)
+        arguments = json.loads(settings)["run_args"]
+        try:
+            return cls(
+                input_kind=summary.input_kind,
+                output_kind=summary.output_kind,
+                input_scale=int(arguments["input_scale"]),
+                param_scale=int(arguments["param_scale"]),
+                rebase_multiplier=int(arguments["scale_rebase_multiplier"]),
+                log_rows=summary.log_rows,
+                decomposition_base=summary.decomposition_base,
+                decomposition_legs=summary.decomposition_legs,
+                lookup_half_range=int(arguments["lookup_range"][1]),
+                inner_columns=int(arguments["num_inner_cols"]),
+            )
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            problem = f"unreadable ({type(error).__name__}: {error})"
+            raise CircuitRefused(f"{name}.settings", problem, "use a settings file that Interlock generated") from error
 
 
 @dataclass(frozen=True)
 class SettingsSummary:
-    """What Interlock reads from a settings file."""
+    """What Interlock reads from a settings file.
+
+    Attributes:
+        rows: rows that the circuit uses, before they are folded into columns.
+        unfolded_rows: the part of them that cannot be folded: links and public values fill one column each.
+    """
 
     input_kind: LinkKind
     output_kind: LinkKind
@@ -65,6 +100,7 @@ class SettingsSummary:
     output_scale: int
     log_rows: int
     rows: int
+    unfolded_rows: int
     decomposition_base: int
     decomposition_legs: int
     needs_lookups: bool
@@ -111,6 +147,7 @@ def _summarise(document: dict[str, Any], name: str) -> SettingsSummary:
         output_scale=int(output_scale),
         log_rows=int(arguments["logrows"]),
         rows=_required_rows(document),
+        unfolded_rows=_unfolded_rows(document),
         decomposition_base=int(arguments["decomp_base"]),
         decomposition_legs=int(arguments["decomp_legs"]),
         needs_lookups=bool(document["required_lookups"]),
@@ -121,14 +158,16 @@ def _kind(visibility: object) -> LinkKind:
     return _KINDS[visibility if isinstance(visibility, str) else next(iter(visibility))]  # type: ignore[call-overload]
 
 
-def _required_rows(document: dict[str, Any]) -> int:
+def _unfolded_rows(document: dict[str, Any]) -> int:
     poseidon_rows = int(document["module_sizes"]["poseidon"][0])
     instances = sum(math.prod(shape) for shape in document["model_instance_shapes"])
+    return max(poseidon_rows, instances, *(int(size) for size in document["module_sizes"]["polycommit"]))
+
+
+def _required_rows(document: dict[str, Any]) -> int:
     return max(
         int(document["num_rows"]),
         int(document["total_const_size"]),
         int(document["total_dynamic_col_size"]) + int(document["total_shuffle_col_size"]),
-        poseidon_rows,
-        instances,
-        *(int(size) for size in document["module_sizes"]["polycommit"]),
+        _unfolded_rows(document),
     )

@@ -10,7 +10,7 @@ import pytest
 from offchain.protocol.links import LinkKind
 from offchain.proving.boundary import check_ends
 from offchain.proving.port import BoundaryMismatch
-from offchain.proving.tuning import Ends
+from offchain.tuning.chain import Ends
 
 pytestmark = pytest.mark.unit
 FIRST = Ends(LinkKind.KZG, LinkKind.KZG, 7, 7, (1, 4), (1, 6))

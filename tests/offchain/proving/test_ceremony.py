@@ -40,7 +40,7 @@ def test_convert_ptau__real_ceremony__serves_set_up_proof_and_verification(
     tuned = prover.tune([onnx], calibration)
     assert tuned.log_rows <= log_rows
     circuit = prover.build(onnx, tuned.segments[0].settings, srs)
-    proof = prover.prove(circuit, prover.witness(circuit, quantise(calibration[0].tolist(), tuned.scale)))
+    proof = prover.prove(circuit, prover.witness(circuit, quantise(calibration[0].tolist(), tuned.scales[0])))
     prover.verify(circuit.verifying_key(), srs, proof)
     with pytest.raises(ProofRejected):
         prover.verify(circuit.verifying_key(), insecure_srs(prover, LOG_ROWS), proof)

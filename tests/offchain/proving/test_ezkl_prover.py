@@ -109,7 +109,16 @@ def test_closing_links__input_out_of_range__is_named(prover: EzklProver, chain: 
     assert caught.value.field == "input[1][1]"
     unbounded = tuple(replace(circuit, input_bound=None) for circuit in chain.circuits)
     with pytest.raises(InputOutOfRange, match="leaves the circuit's range"):
-        prover.closing_links(unbounded, [chain.elements, (0, 1 << 200, 0, 0)])
+        prover.closing_links(unbounded, [chain.elements, (0, 1 << 100, 0, 0)])
+
+
+@pytest.mark.parametrize("element", [1 << 126, 1 << 200, FIELD_MODULUS - (1 << 126)])
+def test_witness__element_beyond_the_tools_integers__is_named(
+    prover: EzklProver, circuits: tuple[SegmentCircuit, ...], element: int
+) -> None:
+    unbounded = replace(circuits[1], input_bound=None)
+    with pytest.raises(InputOutOfRange, match=r"segment\.input\[2\]: over 126 bits"):
+        prover.witness(unbounded, (0, 0, element, 0, 0, 0))
 
 
 def flip(proof: Proof, index: int) -> Proof:
@@ -350,7 +359,7 @@ def test_prove__public_ends__expose_input_and_output(prover: EzklProver, calibra
     tuned = prover.tune([onnx], calibration, kinds=(LinkKind.PUBLIC, LinkKind.PUBLIC))
     srs = insecure_srs(prover, tuned.log_rows)
     circuit = prover.build(onnx, tuned.segments[0].settings, srs)
-    elements = quantise(calibration[0].tolist(), tuned.scale)
+    elements = quantise(calibration[0].tolist(), tuned.scales[0])
     witness = prover.witness(circuit, elements)
     proof = prover.prove(circuit, witness)
     assert proof.instances == (*elements, *witness.outputs)

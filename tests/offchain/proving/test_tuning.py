@@ -29,10 +29,11 @@ def test_tune__twice__gives_the_same_bytes(
 
 
 def test_tune__small_network__is_small_and_accurate(tuning: Tuning) -> None:
-    assert tuning.log_rows <= 10  # the tool's own calibration takes 15
+    assert tuning.log_rows <= 8  # the tool's own calibration takes 15
     assert {segment.log_rows for segment in tuning.segments} == {tuning.log_rows}
     assert tuning.kinds == (LinkKind.KZG, LinkKind.KZG, LinkKind.PUBLIC)
-    assert tuning.scale == 7
+    assert tuning.scales == (7, 14, 21)
+    assert tuning.exact
     assert 0 < tuning.drift.relative <= 0.05
     assert all(segment.column_blocks == 1 for segment in tuning.segments)
 
@@ -42,7 +43,7 @@ def test_tune__bound__is_accepted_at_every_corner(
 ) -> None:
     bound = tuning.input_bound
     assert bound == pytest.approx(2 * np.abs(calibration).max())
-    edge = quantise([bound], tuning.scale)[0] - 1
+    edge = quantise([bound], tuning.scales[0])[0] - 1
     corners = [[edge if bits >> place & 1 else FIELD_MODULUS - edge for place in range(4)] for bits in range(16)]
     assert len(prover.activations(circuits, corners)) == 16
 
@@ -53,7 +54,7 @@ def test_tune__more_column_blocks__lower_log_rows_and_still_prove(
     folded = prover.tune(segments, calibration, column_blocks=4)
     assert folded.log_rows < tuning.log_rows
     srs = insecure_srs(prover, folded.log_rows)
-    elements = quantise(calibration[0].tolist(), folded.scale)
+    elements = quantise(calibration[0].tolist(), folded.scales[0])
     link = None
     for onnx, choice in zip(segments, folded.segments, strict=True):
         circuit = prover.build(onnx, choice.settings, srs)
@@ -68,9 +69,10 @@ def test_tune__drift_bound__raises_the_scale_or_is_refused(
     prover: EzklProver, segments: tuple[bytes, bytes], calibration: np.ndarray, tuning: Tuning
 ) -> None:
     finer = prover.tune(segments, calibration, max_drift=tuning.drift.relative / 4)
-    assert finer.scale > 7
+    assert finer.scales[0] > 7
+    assert finer.exact
     assert finer.candidates[0].refusal.startswith("drift")
-    with pytest.raises(InvalidInputError, match="max_drift: not met .scale 7: drift"):
+    with pytest.raises(InvalidInputError, match="max_drift: not met .exact 7/7: drift .* rescaled 7/7: drift"):
         prover.tune(segments, calibration, max_drift=1e-9, scales=(7,))
 
 
@@ -84,8 +86,8 @@ def test_tune__wide_values__take_more_range(prover: EzklProver, segments: tuple[
 def test_tune__too_few_log_rows__names_the_segment_and_its_rows(
     prover: EzklProver, segments: tuple[bytes, bytes], calibration: np.ndarray
 ) -> None:
-    with pytest.raises(CircuitRefused, match=r"segment\[0\]: needs \d+ rows, and log-rows 8 has 248"):
-        prover.tune(segments, calibration, max_log_rows=8)
+    with pytest.raises(CircuitRefused, match=r"segment\[0\]: needs \d+ rows, and log-rows 7 has 120"):
+        prover.tune(segments, calibration, max_log_rows=7)
 
 
 def test_tune__shapes_that_do_not_join__are_refused(prover: EzklProver, calibration: np.ndarray) -> None:
@@ -123,5 +125,5 @@ def test_tune__sigmoid__fits_a_lookup_table_and_proves(prover: EzklProver, calib
     tuned = prover.tune([onnx], calibration)
     assert read_settings(tuned.segments[0].settings).needs_lookups
     circuit = prover.build(onnx, tuned.segments[0].settings, insecure_srs(prover, tuned.log_rows))
-    proof = prover.prove(circuit, prover.witness(circuit, quantise(calibration[0].tolist(), tuned.scale)))
+    proof = prover.prove(circuit, prover.witness(circuit, quantise(calibration[0].tolist(), tuned.scales[0])))
     assert len(proof.instances) == 3
