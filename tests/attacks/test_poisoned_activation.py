@@ -11,6 +11,7 @@ from offchain.protocol.duties import JobView
 from offchain.protocol.field import FIELD_MODULUS, encode_elements
 from offchain.protocol.types import ModelId
 from offchain.proving.port import SegmentCircuit
+from offchain.proving.service import ProverService
 from offchain.storage.cid import cid_to_digest
 from offchain.storage.port import ContentStore
 from offchain.storage.sealing import encryption_key, seal
@@ -52,7 +53,8 @@ def poisons(honest: Elements) -> tuple[Elements, ...]:
 
 def executor(contracts: Contracts, play: Play) -> Serving:
     worker = play.workers[play.view().rounds[SEGMENT].members[0].operator]
-    serving = Serving(contracts, play.store, play.prover, worker.identity)
+    service = ProverService(play.prover, memory_bytes=1 << 30)
+    serving = Serving(contracts, play.store, play.prover, service, worker.identity)
     serving.served = play.model.circuits
     return serving
 

@@ -18,6 +18,7 @@ from offchain.protocol.duties import JobView
 from offchain.protocol.field import encode_elements
 from offchain.protocol.types import UNAVAILABLE, ZERO_HASH, Address, JobId, ModelId, Phase
 from offchain.proving.port import SegmentCircuit
+from offchain.proving.service import ProverService
 from offchain.storage import ipfs
 from offchain.storage.cid import Cid, cid_of, digest_to_cid
 from offchain.storage.ipfs import IpfsStore
@@ -128,7 +129,8 @@ def worker_at(tmp_path: Path, contracts: Contracts) -> Iterator[Callable[[Play, 
         directory.mkdir()
         cached = CachedStore(store, directory)
         settings = Settings(0, NO_MODELS, 0.0, 0.0, 10**30)
-        serving = Serving(contracts, cached, play.prover, member.identity)
+        service = ProverService(play.prover, memory_bytes=1 << 30)
+        serving = Serving(contracts, cached, play.prover, service, member.identity)
         serving.served = play.model.circuits
         memory = Memory(directory / "memory.sqlite")
         worker = Worker(contracts, member.sender, cached, serving, memory, member.identity, settings)
