@@ -22,7 +22,19 @@ TIMEOUT_SECONDS = 120.0
 MEMORY_BYTES = 4 << 30
 
 EXACT_OPERATORS = frozenset(
-    {"Add", "AveragePool", "Concat", "Constant", "Conv", "Flatten", "Gemm", "Identity", "LeakyRelu", "MatMul", "MaxPool"}
+    {
+        "Add",
+        "AveragePool",
+        "Concat",
+        "Constant",
+        "Conv",
+        "Flatten",
+        "Gemm",
+        "Identity",
+        "LeakyRelu",
+        "MatMul",
+        "MaxPool",
+    }
     | {"Neg", "Pad", "ReduceSum", "Relu", "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
 )
 """Operators whose result needs no rescaling before the next: without it scales add up, and nothing else changes."""

@@ -29,7 +29,7 @@ class WorkerClass:
 
 @dataclass(frozen=True)
 class Load:
-    """One proof to be made: its time where one core does it all in ``seconds`` of the measured machine, and its memory."""
+    """One proof to be made: what it takes on the measured machine."""
 
     seconds: float
     memory_bytes: int
