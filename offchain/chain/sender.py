@@ -60,6 +60,7 @@ class Sender:
         self.stuck_seconds = stuck_seconds
         self.max_replacements = max_replacements
         self._record = record
+        self._block_gas: int | None = None
         self._lock = threading.Lock()
 
     def send(self, call: Any, value_wei: int = 0, gas: int | None = None) -> Receipt:
@@ -108,12 +109,13 @@ class Sender:
     def _simulate(self, call: Any, value_wei: int, gas: int | None) -> int:
         """Run a call without sending it, so that what the contract refuses is never sent; returns its gas limit."""
         options = {"from": self.address, "value": value_wei}
+        most = self._most_gas()
         if gas is not None:
-            call.call({**options, "gas": gas})
-            return gas
+            call.call({**options, "gas": min(gas, most)})
+            return min(gas, most)
         for attempt in range(ESTIMATES):
             try:
-                return min(int(call.estimate_gas(options)) * 5 // 4 + GAS_HEADROOM, MAX_GAS)
+                return min(int(call.estimate_gas(options)) * 5 // 4 + GAS_HEADROOM, most)
             except ContractLogicError:
                 raise
             except Web3RPCError:
@@ -122,6 +124,12 @@ class Sender:
                     raise
                 time.sleep(0.1 * (attempt + 1))
         raise AssertionError("unreachable")
+
+    def _most_gas(self) -> int:
+        """What a transaction may ask for: no chain takes one that may use more than a block."""
+        if self._block_gas is None:
+            self._block_gas = int(self.connection.web3.eth.get_block("latest")["gasLimit"])
+        return min(MAX_GAS, self._block_gas)
 
     def transfer(self, recipient: str, amount_wei: int) -> str:
         """Send plain currency and wait until it is mined; returns the transaction's hash.
