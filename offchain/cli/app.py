@@ -15,6 +15,7 @@ from offchain.cli import context
 from offchain.cli.context import console, readable_errors
 from offchain.cli.jobs import Gateway, job_commands
 from offchain.cli.operators import operator_commands
+from offchain.cli.plans import plan
 from offchain.cli.srs import srs_commands
 from offchain.cli.views import progress_bar, show_model
 from offchain.errors import InvalidInputError
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Split neural-network inference that anyone can check: proved, interlocked on chain, audited from outside.",
 )
-models = typer.Typer(no_args_is_help=True, help="Register models and list them.")
+models = typer.Typer(no_args_is_help=True, help="Plan models, register them and list them.")
 app.add_typer(models, name="model")
 app.add_typer(job_commands, name="job")
 app.add_typer(operator_commands, name="operator")
@@ -133,6 +134,9 @@ def register(
             )
             bar.update(task, description="registered", completed=1.0)
         show_model(client.model(model_id))
+
+
+models.command("plan")(plan)
 
 
 @models.command("list")

@@ -45,7 +45,9 @@ class CircuitShape:
 class CostModel(Protocol):
     """Prices circuits by their shape. Seconds and bytes of one proof, alone on the machine."""
 
-    cores: int
+    @property
+    def cores(self) -> int:
+        """How many processor cores it was measured on."""
 
     def prove_seconds(self, shape: CircuitShape) -> float:
         """How long proving takes."""
@@ -68,8 +70,8 @@ class TypicalMachine:
         return (0.13 + 1.12e-4 * 2**shape.log_rows * _columns(shape)) * _links(shape, 1.05, 1.37)
 
     def prove_bytes(self, shape: CircuitShape) -> int:
-        """52 MB at log-rows 11, 183 at 14, 647 at 16, 2,500 at 18."""
-        return int((25e6 + 9.6e3 * 2**shape.log_rows * _columns(shape)) * _links(shape, 1.05, 1.45))
+        """75 MB at log-rows 11, 215 at 14, 690 at 16, 2,600 at 18, the process itself included."""
+        return int((58e6 + 9.6e3 * 2**shape.log_rows * _columns(shape)) * _links(shape, 1.05, 1.45))
 
 
 def _columns(shape: CircuitShape) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from offchain.errors import InvalidInputError
 
@@ -49,6 +49,18 @@ def parse_workers(text: str) -> tuple[WorkerClass, ...]:
             raise InvalidInputError("workers", f"{part!r} is no class of workers", mend)
         classes.append(WorkerClass(int(match[1]), int(float(match[2]) * (1 << 30)), int(match[3])))
     return tuple(classes)
+
+
+def limit_memory(workers: Sequence[WorkerClass], gibibytes: float) -> tuple[WorkerClass, ...]:
+    """Return the same workers, of which a proof may take no more than this.
+
+    Raises:
+        InvalidInputError: nothing is left.
+    """
+    if not gibibytes > 0:
+        raise InvalidInputError("memory", f"{gibibytes} GiB is no memory", "give a positive number of GiB")
+    limit = int(gibibytes * (1 << 30))
+    return tuple(replace(group, memory_bytes=min(group.memory_bytes, limit)) for group in workers)
 
 
 def schedule(loads: Sequence[Load], workers: Sequence[WorkerClass], measured_cores: int) -> float | None:

@@ -1,0 +1,94 @@
+"""``interlock model plan``: how a model could be cut and proved, at what cost, before anything is compiled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offchain.cli import context
+from offchain.cli.context import console, readable_errors
+from offchain.errors import InvalidInputError
+from offchain.protocol.links import LinkKind
+
+
+def plan(
+    model: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    workers: Annotated[str, typer.Option(help="Cores, GiB and count; several classes separated by ;")] = "2c,12g,9",
+    memory: Annotated[
+        float | None, typer.Option(help="GiB that a proof may take, where less than a worker has.")
+    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help="npz with `input`: what circuits must hold.")] = None,
+    heldout: Annotated[Path | None, typer.Option(help="npz with `input`, `label`: to bound accuracy on.")] = None,
+    max_drift: Annotated[float, typer.Option(help="How far fixed point may be off, relative to the outputs.")] = 0.05,
+    links: Annotated[str, typer.Option(help="Allowed between segments, separated by commas.")] = "kzg,poseidon",
+    max_gas: Annotated[int, typer.Option(min=1, help="Of the transaction that proves a segment.")] = 4_000_000,
+    max_log_rows: Annotated[int, typer.Option(min=8, max=22, help="The largest circuit.")] = 18,
+    max_segments: Annotated[int, typer.Option(min=1, max=16, help="Into how many segments at most.")] = 16,
+    measure: Annotated[bool, typer.Option("--measure", help="Prove the plan once here, and compare.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the plan as JSON here.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw the graph with its cuts here, as SVG.")] = None,
+) -> None:
+    """Plan where to cut a model, how to link its segments and what each costs; say what cannot be proved and why."""
+    from offchain.inference.calibration import load_samples
+    from offchain.planning.costs import TypicalMachine
+    from offchain.planning.measuring import measure_plan
+    from offchain.planning.picture import draw
+    from offchain.planning.plan import Bound, plan_model
+    from offchain.planning.planner import Constraints
+    from offchain.planning.report import render, render_comparison, to_json
+    from offchain.planning.workers import limit_memory, parse_workers
+    from offchain.proving.cache import ArtefactCache
+    from offchain.proving.ezkl_prover import EzklProver
+    from offchain.proving.srs import insecure_srs
+
+    with readable_errors():
+        groups = parse_workers(workers)
+        if memory is not None:
+            groups = limit_memory(groups, memory)
+        prover = EzklProver(ArtefactCache(context.cache_directory()))
+        with console.status("reading the model") as status:
+            planned = plan_model(
+                _read(model),
+                prover,
+                TypicalMachine(),
+                Constraints(groups, kinds=_kinds(links), max_gas=max_gas, max_segments=max_segments),
+                calibration=None if calibration is None else load_samples(calibration),
+                heldout=None if heldout is None else load_samples(heldout),
+                bound=Bound(max_drift=max_drift),
+                max_log_rows=max_log_rows,
+                report=status.update,
+            )
+        console.print(render(planned))
+        compared = []
+        if measure:
+            if heldout is None and calibration is None:
+                raise InvalidInputError("--measure", "there is no input to prove", "add --heldout or --calibration")
+            sample = load_samples(heldout or calibration or model).inputs[0].ravel().tolist()
+            for planned_part in planned.plans:
+                top = max(segment.circuit.log_rows for segment in planned_part.route.segments)
+                measured = measure_plan(prover, planned_part, insecure_srs(prover, top), sample)
+                compared.append(planned_part.compare(measured))
+                console.print(render_comparison(compared[-1]))
+        if json_file is not None:
+            json_file.write_text(json.dumps(to_json(planned, compared), indent=2) + "\n", encoding="utf-8")
+        if picture is not None:
+            picture.write_text(draw(planned), encoding="utf-8")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInputError("model", f"{path} cannot be read ({error.strerror})", "name an ONNX file") from error
+
+
+def _kinds(text: str) -> tuple[LinkKind, ...]:
+    names = {kind.name.lower(): kind for kind in LinkKind if kind is not LinkKind.NONE}
+    chosen = [name.strip().lower() for name in text.split(",")]
+    for name in chosen:
+        if name not in names:
+            raise InvalidInputError("--links", f"{name!r} is no kind of link", f"choose from {', '.join(names)}")
+    return tuple(dict.fromkeys(names[name] for name in chosen))
