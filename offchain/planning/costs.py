@@ -30,6 +30,7 @@ class CircuitShape:
         range_tables: tables of range checks.
         has_shuffles: whether it sorts, as a maximum does.
         input_kind, output_kind: how its boundaries are exposed.
+        inner_columns: columns that a dot product is laid out over.
     """
 
     log_rows: int
@@ -40,6 +41,7 @@ class CircuitShape:
     has_shuffles: bool
     input_kind: LinkKind
     output_kind: LinkKind
+    inner_columns: int = 2
 
 
 class CostModel(Protocol):

@@ -69,6 +69,7 @@ class EzklProver:
     def __init__(self, cache: ArtefactCache, limits: Limits | None = None, threads: int | None = None) -> None:
         self.cache = cache
         self.limits = limits or Limits()
+        self.threads = threads
         self._environment = dict(_OFFLINE)
         if threads is not None:
             self._environment["RAYON_NUM_THREADS"] = str(threads)

@@ -11,7 +11,9 @@ import importlib
 import json
 import os
 import re
+import resource
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -250,6 +252,17 @@ def prove_elements(payload: Payload) -> Payload:
         except BaseException as error:  # PanicException derives from BaseException
             return {"out_of_range": f"{type(error).__name__}: {error}"}
     return prove(payload | {"witness": document})
+
+
+def measure_proof(payload: Payload) -> Payload:
+    """Execute and prove, and return the seconds of the proof alone and the peak memory of this process."""
+    with tempfile.TemporaryDirectory() as directory:
+        source, target = os.path.join(directory, "source.json"), os.path.join(directory, "proof.json")
+        Path(source).write_text(_execute(payload, payload["elements"], directory))
+        started = time.perf_counter()
+        ezkl.prove(source, payload["compiled"], payload["pk"], target, payload["srs"])
+        seconds = time.perf_counter() - started
+    return {"seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}
 
 
 def verify(payload: Payload) -> Payload:

@@ -15,6 +15,7 @@ from offchain.protocol.links import LinkKind
 from offchain.proving.port import CircuitRefused, FixedPoint
 from offchain.proving.settings import SettingsSummary, read_settings
 from offchain.tuning.chain import Chain, Layout, Plan, decomposition_base, usable_rows
+from offchain.tuning.shape import CircuitShape, shape_of
 
 MIN_LOG_ROWS = 6
 HEADROOM_BITS = 12
@@ -44,13 +45,13 @@ class Survey:
     fixed_point: FixedPoint
     inner_columns: int
     scales: tuple[int, ...] = field(init=False)
-    _summaries: dict[tuple[int, int], SettingsSummary] = field(default_factory=dict)
+    _settings: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         layouts = [Layout(MIN_LOG_ROWS, MIN_LEGS, self.inner_columns)] * len(self.chain)
         plan = self.chain.plan(self.fixed_point, layouts)
         self.scales = (plan.summaries[0].input_scale, *(summary.output_scale for summary in plan.summaries))
-        self._summaries |= {(index, MIN_LEGS): summary for index, summary in enumerate(plan.summaries)}
+        self._settings |= {(index, MIN_LEGS): settings for index, settings in enumerate(plan.settings)}
 
     def floors(self, headroom_bits: int = HEADROOM_BITS) -> tuple[Floor, ...]:
         """Return what the scales alone demand: a product has the sum of two scales, rescaled afterwards or not."""
@@ -60,19 +61,23 @@ class Survey:
 
     def fetch(self, wanted: Iterable[tuple[int, int]]) -> None:
         """Ask for pairs of a segment and a number of legs, in one go."""
-        missing = sorted({pair for pair in wanted if pair[1] <= MAX_LEGS} - self._summaries.keys())
+        missing = sorted({pair for pair in wanted if pair[1] <= MAX_LEGS} - self._settings.keys())
         if not missing:
             return
         choices = []
         for index, legs in missing:
             layout = Layout(MIN_LOG_ROWS, legs, self.inner_columns)
             choices.append((index, self.chain.parameters(index, self.fixed_point, self.scales[index], layout)))
-        for pair, settings in zip(missing, self.chain.generate(choices), strict=True):
-            self._summaries[pair] = read_settings(settings, self.chain.names[pair[0]])
+        self._settings |= zip(missing, self.chain.generate(choices), strict=True)
 
     def summary(self, index: int, legs: int) -> SettingsSummary:
         """Return what was fetched. Its rows depend neither on the base nor on log-rows."""
-        return self._summaries[index, legs]
+        return read_settings(self._settings[index, legs], self.chain.names[index])
+
+    def shapes(self, layouts: Sequence[Layout]) -> tuple[CircuitShape, ...]:
+        """Return what the segments will look like, before any settings were generated for these layouts."""
+        pairs = enumerate(layouts)
+        return tuple(shape_of(self._settings[index, layout.legs], layout.log_rows) for index, layout in pairs)
 
 
 def groups_of(kinds: Sequence[LinkKind]) -> list[list[int]]:
