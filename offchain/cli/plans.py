@@ -27,6 +27,7 @@ def plan(
     max_gas: Annotated[int, typer.Option(min=1, help="Of the transaction that proves a segment.")] = 4_000_000,
     max_log_rows: Annotated[int, typer.Option(min=8, max=22, help="The largest circuit.")] = 18,
     max_segments: Annotated[int, typer.Option(min=1, max=16, help="Into how many segments at most.")] = 16,
+    typical: Annotated[bool, typer.Option("--typical", help="Guess this machine's speed, not measure it.")] = False,
     measure: Annotated[bool, typer.Option("--measure", help="Prove the plan once here, and compare.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the plan as JSON here.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the graph with its cuts here, as SVG.")] = None,
@@ -43,17 +44,20 @@ def plan(
     from offchain.proving.cache import ArtefactCache
     from offchain.proving.ezkl_prover import EzklProver
     from offchain.proving.srs import insecure_srs
+    from offchain.tuning.machine import MachineModel
 
     with readable_errors():
         groups = parse_workers(workers)
         if memory is not None:
             groups = limit_memory(groups, memory)
         prover = EzklProver(ArtefactCache(context.cache_directory()))
-        with console.status("reading the model") as status:
+        with console.status("measuring this machine, once") as status:
+            machine = TypicalMachine() if typical else MachineModel.load_or_measure(prover)
+            status.update("reading the model")
             planned = plan_model(
                 _read(model),
                 prover,
-                TypicalMachine(),
+                machine,
                 Constraints(groups, kinds=_kinds(links), max_gas=max_gas, max_segments=max_segments),
                 calibration=None if calibration is None else load_samples(calibration),
                 heldout=None if heldout is None else load_samples(heldout),
@@ -61,6 +65,7 @@ def plan(
                 max_log_rows=max_log_rows,
                 report=status.update,
             )
+        console.print("a typical machine" if isinstance(machine, TypicalMachine) else machine.describe())
         console.print(render(planned))
         compared = []
         if measure:
