@@ -73,7 +73,8 @@ def label(plan: Plan, index: int) -> str:
 def _summary(plan: Plan) -> Table:
     table = Table(show_header=False, box=None)
     table.add_row("cut at", escape(", ".join(plan.cuts)) or "nowhere")
-    table.add_row("scales", str(plan.fixed_point))
+    scales = plan.fixed_point
+    table.add_row("fraction bits", f"{scales.input_scale} of the input, {scales.param_scale} of weights")
     table.add_row(
         "critical path", f"{plan.critical_seconds:.2f} s, of which executing {plan.route.execute_seconds:.2f}"
     )
