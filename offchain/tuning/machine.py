@@ -31,7 +31,7 @@ from offchain.proving.srs import insecure_srs
 from offchain.tuning.chain import Chain, Layout
 from offchain.tuning.shape import shape_of
 
-MODEL_FORMAT = "machine-1"
+MODEL_FORMAT = "machine-2"
 REPEATS = 2
 """Proofs per circuit. The faster one counts: what else runs on a machine only ever adds."""
 FEATURES = ("nothing", "row", "column", "commitment", "hash", "table", "lookup")
@@ -165,9 +165,11 @@ class MachineModel:
 
     @classmethod
     def load_or_measure(
-        cls, prover: EzklProver, probes: Sequence[Probe] = PROBES, progress: Progress | None = None
+        cls, prover: EzklProver, probes: Sequence[Probe] | None = None, progress: Progress | None = None
     ) -> MachineModel:
         """Return the model of this machine, measured on first use and kept in the prover's cache."""
+
+        probes = PROBES if probes is None else probes
 
         def make(directory: Path) -> None:
             model = cls.measure(prover, probes, progress)
