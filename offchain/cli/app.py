@@ -17,6 +17,7 @@ from offchain.cli.jobs import Gateway, job_commands
 from offchain.cli.operators import operator_commands
 from offchain.cli.plans import plan
 from offchain.cli.srs import srs_commands
+from offchain.cli.tuning import tune
 from offchain.cli.views import progress_bar, show_model
 from offchain.errors import InvalidInputError
 from offchain.protocol.trials import DEFAULT_TRIALS, MAX_TRIALS
@@ -137,6 +138,7 @@ def register(
 
 
 models.command("plan")(plan)
+models.command("tune")(tune)
 
 
 @models.command("list")
