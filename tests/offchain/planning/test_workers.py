@@ -37,6 +37,11 @@ def test_schedule__one_worker__adds_up() -> None:
     assert schedule([Load(1.0, 0), Load(3.0, 0)], (WorkerClass(2, GIB, 1),), 2) == 4.0
 
 
+def test_schedule__short_proofs_first__still_begins_with_the_longest() -> None:
+    loads = [Load(1.0, 0), Load(1.0, 0), Load(2.0, 0)]
+    assert schedule(loads, (WorkerClass(2, GIB, 2),), 2) == 2.0
+
+
 def test_schedule__twice_the_cores__half_the_time() -> None:
     assert schedule([Load(3.0, 0)], (WorkerClass(4, GIB, 1),), 2) == 1.5
 
