@@ -36,7 +36,7 @@ from offchain.proving.port import SegmentCircuit
 from offchain.proving.srs import insecure_srs
 from offchain.sandbox import run_measured
 
-HELDOUT_SAMPLES = 100
+HELDOUT_SAMPLES = 40
 REPEATS = 3
 
 
@@ -101,7 +101,7 @@ def _measure(circuit: SegmentCircuit, elements: Sequence[int], setup_seconds: fl
         "elements": list(elements),
     }
     runs = [
-        run_measured("benchmarks.splitting:prove_timed", payload, timeout_seconds=900, memory_bytes=20 << 30)
+        run_measured("benchmarks.whole:prove_segment", payload, timeout_seconds=900, memory_bytes=20 << 30)
         for _ in range(REPEATS)
     ]
     return Segment(
@@ -116,20 +116,6 @@ def _measure(circuit: SegmentCircuit, elements: Sequence[int], setup_seconds: fl
     )
 
 
-def prove_timed(payload: dict[str, Any]) -> dict[str, Any]:
-    """In the child: execute, prove and verify, and say how long the latter two took."""
-    from offchain.proving.native import _execute, ezkl
-
-    with tempfile.TemporaryDirectory() as directory:
-        witness, target = os.path.join(directory, "w.json"), os.path.join(directory, "p.json")
-        Path(witness).write_text(_execute(payload, payload["elements"], directory))
-        started = time.monotonic()
-        ezkl.prove(witness, payload["compiled"], payload["pk"], target, payload["srs"])
-        proved = time.monotonic()
-        ezkl.verify(target, payload["settings"], payload["vk"], payload["srs"])
-        return {"prove_seconds": proved - started, "verify_seconds": time.monotonic() - proved}
-
-
 def compare(whole: Whole, linked: Chain, unlinked: Chain | None) -> dict[str, float]:
     """The ratios: below one is better than the whole."""
     times = [segment.prove_seconds for segment in linked.segments]
@@ -139,8 +125,12 @@ def compare(whole: Whole, linked: Chain, unlinked: Chain | None) -> dict[str, fl
         "peak memory": max(segment.prove_bytes for segment in linked.segments) / whole.prove_bytes,
         "setup, slowest": max(segment.setup_seconds for segment in linked.segments) / whole.setup_seconds,
     }
-    if unlinked is not None:
-        ratios["links"] = sum(times) / sum(segment.prove_seconds for segment in unlinked.segments)
+    pairs = zip(linked.segments, () if unlinked is None else unlinked.segments, strict=False)
+    # A link costs what it costs only where the circuits are of one size.
+    alike = [(one, other) for one, other in pairs if one.log_rows == other.log_rows]
+    if alike:
+        with_links, without = (sum(each.prove_seconds for each in side) for side in zip(*alike, strict=True))
+        ratios[f"links ({len(alike)} segments of one size)"] = with_links / without
     return ratios
 
 
@@ -163,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("model", help="see benchmarks.models")
     parser.add_argument("--segments", type=int, default=3)
+    parser.add_argument("--cuts", help="tensors to cut at, separated by commas, in place of --segments")
     parser.add_argument("--target", action="append", choices=("resources", "accuracy"))
     parser.add_argument("--max-log-rows", type=int, default=17)
     parser.add_argument("--no-links", action="store_true", help="measure the segments without links too")
@@ -176,14 +167,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     labels = stored["label"][:HELDOUT_SAMPLES] if "label" in stored else None
     model = (directory / "model.onnx").read_bytes()
     reference = run_float(model, heldout).reshape(len(heldout), -1)
-    prover = EzklProver(ArtefactCache(chosen.out / "cache"))
-    segments = [segment.onnx for segment in split_model(model, cuts=None, segments=chosen.segments)]
+    cache = tempfile.TemporaryDirectory(dir=_scratch(chosen.out))  # empty, so that setting up is measured as well
+    prover = EzklProver(ArtefactCache(Path(cache.name)))
+    cuts = None if chosen.cuts is None else tuple(chosen.cuts.split(","))
+    parts = split_model(model, cuts=cuts, segments=None if cuts else chosen.segments)
+    segments = [segment.onnx for segment in parts]
 
-    kinds = [LinkKind.KZG] * chosen.segments + [LinkKind.PUBLIC]
+    kinds = [LinkKind.KZG] * len(segments) + [LinkKind.PUBLIC]
     linked = measure_chain(prover, segments, calibration, heldout, kinds, chosen.max_log_rows)
     unlinked = None
     if chosen.no_links:
-        public = [LinkKind.PUBLIC] * (chosen.segments + 1)
+        public = [LinkKind.PUBLIC] * (len(segments) + 1)
         unlinked = measure_chain(prover, segments, calibration, heldout, public, chosen.max_log_rows)
     report: dict[str, Any] = {
         "model": chosen.model,
@@ -203,9 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report["whole"].append(whole.summary())
         report["accuracy"][f"whole, {target}"] = _accuracy(whole.fixed, reference, labels)
         report["ratios"][target] = compare(whole, linked, unlinked)
-    path = chosen.out / f"splitting-{chosen.model}-{chosen.segments}.json"
+    path = chosen.out / f"splitting-{chosen.model}-{len(segments)}.json"
     path.write_text(json.dumps(report, indent=2) + "\n")
     _show(report, path)
+    cache.cleanup()
     return 0
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from offchain.chain.connection import Connection
@@ -18,6 +19,10 @@ from tests.local_chain import Anvil, LocalChain, running_anvil
 
 if TYPE_CHECKING:
     from tests.live_network import LiveNetwork
+
+# A test says what is right, and not how fast a busy machine is.
+hypothesis.settings.register_profile("interlock", deadline=None)
+hypothesis.settings.load_profile("interlock")
 
 BROWNIE_TESTS = Path(__file__).parent / "brownie"
 

@@ -21,7 +21,7 @@ from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import Proof, ProverFailed, SegmentCircuit
 from offchain.sandbox import Cancellation
 
-BASE_BYTES = 48 << 20
+BASE_BYTES = 64 << 20
 """What the prover takes before it reads a key: the interpreter, the library and the SRS of a small circuit."""
 BYTES_PER_KEY_BYTE = 2.6
 """Measured 2.3 to 2.5 on circuits of 2^15 to 2^19 rows (``benchmarks/prover_memory.py``)."""

@@ -46,7 +46,7 @@ def changed(manifest: Manifest, segment: int, **changes: Any) -> Manifest:
 
 
 BROKEN_BOUNDARIES = [
-    pytest.param("input_scale", 8, "ScaleMismatch", {"boundary": 1, "outputScale": 7, "inputScale": 8}, id="scale"),
+    pytest.param("input_scale", 8, "ScaleMismatch", {"boundary": 1, "outputScale": 14, "inputScale": 8}, id="scale"),
     pytest.param("input_shape", (1, 3, 2), "ShapeMismatch", {"boundary": 1}, id="shape"),
     pytest.param(
         "input_kind",

@@ -153,7 +153,7 @@ def test_prove__cancelled_while_it_waits__never_begins(gate: Gate, circuit: Any,
 
 def test_prove__more_than_all_memory__is_refused_with_the_figures(gate: Gate, circuit: Any) -> None:
     service = ProverService(gate, memory_bytes=NEEDED - 1)  # type: ignore[arg-type]
-    with pytest.raises(InvalidInputError, match="needs about 50 MiB, and the prover has 50 MiB"):
+    with pytest.raises(InvalidInputError, match="needs about 66 MiB, and the prover has 66 MiB"):
         service.prove(circuit, (1,), name="large")
     assert gate.begun == []
 
