@@ -51,7 +51,9 @@ class Cancellation:
     @property
     def is_cancelled(self) -> bool:
         """Whether somebody cancelled."""
-        return bool(select.select([self._event], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(self._event, select.POLLIN)
+        return bool(poll.poll(0))
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when somebody cancels."""

@@ -16,8 +16,8 @@ from offchain.protocol.types import Address, Hold, JobId, Link, ModelId
 _HOLD = "(bytes32,bytes32,uint256,uint256,address,bytes32,bytes32,address,uint256,uint256,uint256)"
 SLASH_HELD = "0x" + keccak(f"SlashHeld(bytes32,uint256,address,{_HOLD})".encode()).hex()
 """Topic of ``IStaking.SlashHeld``."""
-APPEAL_GAS = 6_000_000
-"""Limit of an appeal: the adapter sets 4M aside for the verifier, whatever that uses of it."""
+APPEAL_GAS = 16_000_000
+"""Limit of an appeal: the adapter sets 4M aside for the verifier, whatever that uses, and each instance costs gas."""
 
 
 class Staking(Bound):

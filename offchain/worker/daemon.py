@@ -121,6 +121,7 @@ class Worker:
         self._loading: dict[ModelId, Future[object]] = {}
         self._has_stale_weights = False
         self._last_block = -1
+        self._read_to = -1
 
     def run(self, stop: threading.Event) -> None:
         """Work until told to stop. Faults are logged and waited out, unforeseen ones too: whoever stops loses stake.
@@ -141,6 +142,7 @@ class Worker:
                     "this cycle failed and is tried again in %.1f s: %s", pause, error, exc_info=_is_unforeseen(error)
                 )
             stop.wait(pause)
+        self._appeals.stop()
         self._proofs.stop()
         self._executions.stop()
         self._loader.shutdown(wait=False, cancel_futures=True)
@@ -159,6 +161,7 @@ class Worker:
         events, cursor = self._follower.poll()
         for event in events:
             self._handle(event)
+        self._read_to = cursor - 1
         self._serve_granted()
         self._refresh_weights()
         if self._candidacy is not None:
@@ -233,7 +236,8 @@ class Worker:
         elif event.name == "JobRequested" and ModelId(bytes(event.arguments["modelId"])) in self._served:
             self._watched.setdefault(JobId(bytes(event.arguments["jobId"])), 0.0)
         elif event.name in ("Slashed", "SlashAppealed") and event.arguments["operator"] == self._me:
-            self._has_stale_weights = len(self._served) > 1
+            is_new = event.block_number >= self._follower.cursor  # the last blocks are read again each time
+            self._has_stale_weights |= is_new and len(self._served) > 1
         elif event.name == "SlashHeld":
             self._appeals.notice(event)
 
@@ -307,7 +311,8 @@ class Worker:
 
     def _close(self, view: JobView) -> None:
         """Forget a job once its end is too deep in the chain to be undone; until then its work may be needed again."""
-        job, settled_block = view.job.id, view.block_number - REORGANISATION_DEPTH
+        # Only what was read counts as settled: a proof that took stake for this job may stand in a block that was not.
+        job, settled_block = view.job.id, min(view.block_number, self._read_to) - REORGANISATION_DEPTH
         if settled_block < 0 or not self._contracts.jobs.phase_of(job, settled_block).is_terminal:
             return
         self._memory.close_job(job)

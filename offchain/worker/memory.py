@@ -76,8 +76,7 @@ class Memory:
 
     def close_job(self, job: JobId) -> None:
         """Forget a job that is over, and what was computed for it, unless stake is held for it."""
-        self._do("UPDATE jobs SET is_open = 0 WHERE job = ?", job)
-        self._do(_FORGET, job)
+        self._do_all(("UPDATE jobs SET is_open = 0 WHERE job = ?", (job,)), (_FORGET, (job,)))
 
     def open_jobs(self) -> tuple[JobId, ...]:
         """The jobs to follow."""
@@ -120,9 +119,11 @@ class Memory:
     def drop_hold(self, hold: Hold) -> None:
         """Forget stake that was held, and with the last of a closed job what was computed for it."""
         rows = [encoded for encoded, kept in self._holds() if kept == hold]
-        for encoded in rows:
-            self._do("DELETE FROM holds WHERE hold = ?", encoded)
-        self._do(f"{_FORGET} AND NOT EXISTS (SELECT 1 FROM jobs WHERE job = works.job AND is_open = 1)", hold.job_id)
+        is_over = "NOT EXISTS (SELECT 1 FROM jobs WHERE job = works.job AND is_open = 1)"
+        self._do_all(
+            *(("DELETE FROM holds WHERE hold = ?", (encoded,)) for encoded in rows),
+            (f"{_FORGET} AND {is_over}", (hold.job_id,)),
+        )
 
     def holds(self) -> tuple[Hold, ...]:
         """The stake to look after."""
@@ -139,8 +140,13 @@ class Memory:
         return row
 
     def _do(self, statement: str, *values: object) -> None:
+        self._do_all((statement, values))
+
+    def _do_all(self, *statements: tuple[str, tuple[object, ...]]) -> None:
+        """All of them, or none."""
         with self._lock, self._database:
-            self._database.execute(statement, values)
+            for statement, values in statements:
+                self._database.execute(statement, values)
 
 
 def _hold_of(document: dict[str, Any]) -> Hold:

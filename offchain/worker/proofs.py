@@ -99,7 +99,7 @@ class Proofs:
         """
         key = round_of(view, duty.segment)
         if key not in self._made:
-            self._made[key] = self.make(view.job.model_id, work, view.job.deadline - view.timestamp)
+            self._made[key] = self.make(view.job.model_id, work, _seconds_left(view, duty))
             return
         future = self._made[key].future
         if not future.done():
@@ -142,6 +142,14 @@ class Proofs:
             return True
         contracts.jobs.announce(self._sender, job.id, segment, announcement)
         return False
+
+
+def _seconds_left(view: JobView, duty: Duty) -> float:
+    """Until others may prove in the drawn prover's place, at its cost, or until the phase is over."""
+    seconds = view.job.deadline - view.timestamp
+    if duty.action is Action.PROVE and seconds > view.job.policy.prove_seconds:
+        seconds -= view.job.policy.prove_seconds
+    return float(seconds)
 
 
 def round_of(view: JobView, segment: int) -> Round:

@@ -69,9 +69,11 @@ class ReplayHolds(ReplayMoney):
             self.findings.compare(topic, f"links of {held.operator}'s proof", (held.opening, held.link), links)
         if self.standings is not None and held.reputation:
             standing = self.standings.reputation_before(held.operator, event) + held.reputation
-            after = [it for it in self.record.transaction_of(event) if it.name == "ReputationChanged"]
-            found = [int(it.arguments["reputation"]) for it in after]
-            self.findings.compare(topic, f"reputation of {held.operator}", [min(standing, MAX_REPUTATION)], found[-1:])
+            transaction = self.record.transaction_of(event)
+            following = [it for it in transaction if it.log_index > event.log_index][:1]
+            found = [(it.name, it.arguments.get("operator"), it.arguments.get("reputation")) for it in following]
+            expected = [("ReputationChanged", held.operator, min(standing, MAX_REPUTATION))]
+            self.findings.compare(topic, f"reputation of {held.operator}", expected, found)
         self.findings.note(
             topic, f"{held.operator} proved its own output too and got {held.amount} wei back: this circuit admits both"
         )

@@ -13,11 +13,13 @@ import pytest
 from eth_hash.auto import keccak
 
 from offchain.chain.contracts import Contracts
+from offchain.chain.errors import ChainUnreachable, TransactionRefused
 from offchain.chain.events import job_events
 from offchain.chain.staking import hold_of
 from offchain.errors import RecoverableError
 from offchain.protocol.types import Hold, Link, ModelId
 from offchain.proving.port import Proof
+from offchain.worker import appeals as appeals_module
 from offchain.worker.appeals import Appeals
 from offchain.worker.memory import Memory, Work
 from tests.contracts.stage import PROOF_BYTES, Play, Stage, with_policy
@@ -80,15 +82,22 @@ class Proving:
         self.closing = BOUNDARY
         self.errors: list[Exception] = []
         self.asked: list[tuple[ModelId, Work]] = []
+        self.never_ends = False
+        self.cancelled = 0
 
     def make(self, model: ModelId, work: Work, seconds: float) -> Any:
         self.asked.append((model, work))
         future: Future[Proof] = Future()
+        if self.never_ends:
+            return SimpleNamespace(future=future, cancel=self._count)
         if self.errors:
             future.set_exception(self.errors.pop())
         else:
             future.set_result(Proof((self.opening + self.closing).ljust(PROOF_BYTES, b"\1"), ()))
         return SimpleNamespace(future=future, cancel=future.cancel)
+
+    def _count(self) -> None:
+        self.cancelled += 1
 
 
 @dataclass
@@ -175,6 +184,63 @@ def test_attend_all__what_it_revealed_is_a_lie__gives_up(
     desk.attend()
     assert "ClosingLinkMismatch" in caplog.text
     assert desk.memory.holds() == ()
+
+
+@pytest.mark.parametrize("worse", ["ChainUnreachable", "KeyError"])
+def test_attend_all__trouble_with_one__attends_to_the_others(
+    held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worse: str
+) -> None:
+    desk = bench(held, held.loser, tmp_path)
+    first = replace(held.holds[held.loser.address], release_at=1)  # due before the other, and not held at all
+    desk.memory.save_hold(first)
+    genuine = desk.stage.contracts.staking.is_held
+    error: Exception = ChainUnreachable("rpc", "away") if worse == "ChainUnreachable" else KeyError("odd")
+
+    def fail(hold: Hold) -> bool:
+        if hold == first:
+            raise error
+        return genuine(hold)
+
+    monkeypatch.setattr(desk.stage.contracts.staking, "is_held", fail)
+    desk.attend()
+    assert not genuine(held.holds[held.loser.address])
+
+
+def test_attend_all__refused_for_a_passing_reason__keeps_it_and_appeals_again(
+    held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, now = bench(held, held.loser, tmp_path), 1000.0
+    monkeypatch.setattr(appeals_module, "time", SimpleNamespace(monotonic=lambda: now))
+    staking = desk.stage.contracts.staking
+    genuine = staking.appeal
+
+    def refuse(*_: object) -> None:
+        raise TransactionRefused("appeal", "VerifierGasTooLow", {})
+
+    monkeypatch.setattr(staking, "appeal", refuse)
+    desk.attend()
+    monkeypatch.setattr(staking, "appeal", genuine)
+    desk.attend()
+    assert staking.is_held(held.holds[held.loser.address])  # it is left alone for a while
+    now += appeals_module.PAUSE_SECONDS
+    desk.attend()
+    assert not staking.is_held(held.holds[held.loser.address])
+
+
+def test_attend_all__more_than_a_few_at_once__asks_for_those_that_are_due_first(held: Held, tmp_path: Path) -> None:
+    desk = bench(held, held.loser, tmp_path)
+    desk.memory.drop_hold(held.holds[held.loser.address])
+    mine = held.holds[held.loser.address]
+    for hold in (replace(mine, attempt=index, release_at=9 * 10**9 - index) for index in range(12)):
+        desk.memory.save_hold(hold)
+        desk.memory.save(Work(hold.job_id, 0, hold.attempt, hold.opening, (1,), (2,), hold.link, bytes(32)))
+    desk.proving.never_ends = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(desk.stage.contracts.staking, "is_held", lambda hold: True)
+        desk.attend()
+    assert [work.attempt for _, work in desk.proving.asked] == list(range(11, 11 - appeals_module.MOST_AT_ONCE, -1))
+    desk.appeals.stop()
+    assert desk.proving.cancelled == appeals_module.MOST_AT_ONCE
 
 
 def test_attend_all__work_is_lost__says_so(held: Held, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

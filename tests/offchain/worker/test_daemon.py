@@ -262,3 +262,19 @@ def test_attend__one_duty_fails__does_the_others(worker: Worker, monkeypatch: py
     monkeypatch.setattr(worker, "_commit", lambda view, segment: done.append("committed"))
     worker._attend(JOBS[0])
     assert done == ["committed"]
+
+
+def test_attend__job_ended_in_blocks_that_were_not_read__keeps_what_was_computed(
+    worker: Worker, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stake may be held by a proof that stands in one of them."""
+    view = replace(proved(JOBS[0]), phase=Phase.FINALISED, block_number=100)
+    monkeypatch.setattr(daemon, "read_job", lambda contracts, job: view)
+    outside.contracts.jobs.phase_of = lambda job, block: Phase.FINALISED if block >= 60 else Phase.PROVING
+    outside.contracts.jobs.credit_of = outside.contracts.staking.compensation_of = lambda account: 0
+    worker._read_to = 60
+    worker._attend(JOBS[0])
+    assert JOBS[0] in worker._memory.open_jobs()
+    worker._read_to = 70
+    worker._attend(JOBS[0])
+    assert JOBS[0] not in worker._memory.open_jobs()
