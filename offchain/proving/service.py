@@ -24,7 +24,7 @@ from offchain.sandbox import Cancellation
 BASE_BYTES = 64 << 20
 """What the prover takes before it reads a key: the interpreter, the library and the SRS of a small circuit."""
 BYTES_PER_KEY_BYTE = 2.6
-"""Measured 2.3 to 2.5 on circuits of 2^15 to 2^19 rows (``benchmarks/prover_memory.py``)."""
+"""Proofs of circuits of 2^9 to 2^16 rows took 0.77 to 0.88 of what the two predict (``benchmarks.prover_memory``)."""
 WAITING_SECONDS = 0.2
 """How often somebody who waits looks whether it was cancelled."""
 
