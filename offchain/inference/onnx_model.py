@@ -21,6 +21,8 @@ MAX_MODEL_BYTES = 64 * 1024 * 1024
 MAX_NODES = 2_000
 MAX_TENSOR_ELEMENTS = 1 << 24
 MAX_RANK = 6
+MAX_BATCH = 64
+"""Inputs that a model takes at once."""
 MIN_OPSET = 11
 MAX_OPSET = 18
 MAX_IR_VERSION = 10
@@ -33,7 +35,8 @@ ACTIVATION_OPERATORS = frozenset(
 )
 POOLING_OPERATORS = frozenset({"AveragePool", "GlobalAveragePool", "MaxPool", "ReduceMean", "ReduceSum"})
 SHAPE_OPERATORS = frozenset(
-    {"Concat", "Constant", "Flatten", "Identity", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+    {"Concat", "Constant", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Squeeze", "Transpose"}
+    | {"Unsqueeze"}
 )
 ALLOWED_OPERATORS = LAYER_OPERATORS | ARITHMETIC_OPERATORS | ACTIVATION_OPERATORS | POOLING_OPERATORS | SHAPE_OPERATORS
 _WEIGHT_TYPES = {TensorProto.FLOAT: 4, TensorProto.INT64: 8}
@@ -79,12 +82,12 @@ def tensor_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def input_shape(model: onnx.ModelProto) -> tuple[int, ...]:
-    """Return the shape of the input of a loaded model, the batch dimension 1 included."""
+    """Return the shape of the input of a loaded model, the batch dimension included."""
     return shape_of(model.graph.input[0])
 
 
 def output_shape(model: onnx.ModelProto) -> tuple[int, ...]:
-    """Return the shape of the output of a loaded model, the batch dimension 1 included."""
+    """Return the shape of the output of a loaded model, the batch dimension included."""
     return shape_of(model.graph.output[0])
 
 
@@ -244,6 +247,11 @@ def _check_tensors(model: onnx.ModelProto) -> None:
             raise InvalidInputError(field, f"has the shape {shape}", mend)
         if value.type.tensor_type.elem_type != TensorProto.FLOAT and name not in constants | weights:
             raise InvalidInputError(field, "is not float32", "compute in float32 throughout")
-    for field, shape in (("model.graph.input", input_shape(model)), ("model.graph.output", output_shape(model))):
-        if len(shape) < 2 or shape[0] != 1:
-            raise InvalidInputError(field, f"has the shape {shape}", "make the first dimension a batch of 1")
+    given, returned = input_shape(model), output_shape(model)
+    for field, shape in (("model.graph.input", given), ("model.graph.output", returned)):
+        if len(shape) < 2 or shape[0] > MAX_BATCH:
+            mend = f"make the first dimension a batch of 1, or of up to {MAX_BATCH}"
+            raise InvalidInputError(field, f"has the shape {shape}", mend)
+    if given[0] != returned[0]:
+        problem = f"has the shape {returned}, but the input's first dimension is {given[0]}"
+        raise InvalidInputError("model.graph.output", problem, "make the first dimension of both the batch")

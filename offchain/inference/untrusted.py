@@ -10,6 +10,7 @@ from typing import Any
 
 from offchain.errors import InvalidInputError
 from offchain.inference.onnx_model import MAX_MODEL_BYTES, input_shape, load_model, output_shape
+from offchain.inference.rewriting import rewrite_for_proving
 from offchain.inference.splitting import Cut, choose_cuts, find_cuts, split, total_cost
 from offchain.sandbox import run_limited
 
@@ -42,8 +43,9 @@ class Segment:
     """One part of a split model.
 
     Attributes:
-        onnx: the file, with input ``input`` and output ``output``.
-        label: its operators in short, for example ``Conv-Relu``.
+        onnx: the file, with input ``input`` and output ``output``, in the operators that it is proved in: see
+            :mod:`offchain.inference.rewriting`.
+        label: the model's own operators in short, for example ``Conv-Relu``.
         input_shape, output_shape: with the batch dimension 1.
         cost: estimated, in multiply-accumulates.
     """
@@ -77,7 +79,11 @@ def inspect_model(content: bytes) -> ModelSummary:
 
 
 def split_model(
-    content: bytes, *, cuts: Sequence[str] | None = None, segments: int | None = None
+    content: bytes,
+    *,
+    cuts: Sequence[str] | None = None,
+    segments: int | None = None,
+    products: Sequence[bool] | None = None,
 ) -> tuple[Segment, ...]:
     """Check a model and split it at the given cuts, or into a number of balanced segments.
 
@@ -85,6 +91,7 @@ def split_model(
         content: an ONNX file.
         cuts: names of tensors, see :func:`offchain.inference.splitting.split`.
         segments: how many segments instead; exactly one of the two must be given.
+        products: for each segment whether its large convolutions become products of matrices; none if left out.
 
     Raises:
         InvalidInputError: it is not a model that Interlock supports, or cannot be cut there.
@@ -92,7 +99,12 @@ def split_model(
     """
     if (cuts is None) == (segments is None):
         raise InvalidInputError("cuts", "and segments are not exactly one", "give either cuts or a number of segments")
-    payload = {"content": _encode(content), "cuts": None if cuts is None else list(cuts), "segments": segments}
+    payload = {
+        "content": _encode(content),
+        "cuts": None if cuts is None else list(cuts),
+        "segments": segments,
+        "products": None if products is None else list(products),
+    }
     return tuple(
         Segment(
             base64.b64decode(part["onnx"]),
@@ -138,15 +150,19 @@ def split_payload(payload: dict[str, Any]) -> dict[str, Any]:
     model = load_model(base64.b64decode(payload["content"]))
     cuts = payload["cuts"]
     names = choose_cuts(model, payload["segments"]) if cuts is None else tuple(cuts)
-    return {"segments": [_describe(content) for content in split(model, names)]}
+    products = payload["products"] or [False] * (len(names) + 1)
+    if len(products) != len(names) + 1:
+        raise InvalidInputError("products", f"{len(products)} for {len(names) + 1} segments", "give one per segment")
+    return {"segments": [_describe(*each) for each in zip(split(model, names), products, strict=True)]}
 
 
-def _describe(content: bytes) -> dict[str, Any]:
-    # Loading it again also shows that what is handed on would be accepted.
+def _describe(content: bytes, products: bool) -> dict[str, Any]:
     segment = load_model(content)
+    rewritten = rewrite_for_proving(content, products=products)
+    load_model(rewritten)  # so that what is handed on would be accepted
     operators = [node.op_type for node in segment.graph.node if node.op_type != "Constant"]
     return {
-        "onnx": base64.b64encode(content).decode(),
+        "onnx": base64.b64encode(rewritten).decode(),
         "label": "-".join(_shortened(operators)),
         "input_shape": input_shape(segment),
         "output_shape": output_shape(segment),

@@ -28,10 +28,10 @@ def _kinds(names: str) -> frozenset[str]:
 _UNAMBIGUOUS = _kinds(
     "INPUT CONST EINSUM CONV ADD SUB MULT NEG POW SUM SUMPOOL ABS LEAKYRELU MIN MAX MAXPOOL IFF GREATER GREATEREQUAL "
     "LESS LESSEQUAL EQUALS AND OR XOR NOT SIGN FLOOR CEIL ROUND ROUNDHALFTOEVEN IDENTITY RESHAPE MOVEAXIS CONCAT SLICE "
-    "PAD SIGMOID TANH ERF"
+    "PAD DOWNSAMPLE GATHER SIGMOID TANH ERF"
 )
 _PRODUCTS = _kinds("EINSUM MULT")
-_SAME_SCALE = _kinds("ADD SUB NEG SUM SUMPOOL ABS MIN MAX MAXPOOL RESHAPE MOVEAXIS CONCAT SLICE PAD")
+_SAME_SCALE = _kinds("ADD SUB NEG SUM SUMPOOL ABS MIN MAX MAXPOOL RESHAPE MOVEAXIS CONCAT SLICE PAD DOWNSAMPLE GATHER")
 _KIND = re.compile(r"([A-Za-z_]+)")
 _WRAPPED = re.compile(r"RESCALED INPUT \((.*)\)")
 _SOURCE = re.compile(r"\((\d+), \d+\)")
@@ -114,6 +114,8 @@ def _doubt(node: Node) -> str:
         return "rescale: the prover may round either way"
     if node.kind == "SUMPOOL" and "normalized=true" in node.operation:
         return "average pool: the prover may round either way"
+    if node.kind == "GATHER" and len(node.sources) != 1:
+        return "gather: its indices are computed, and bound by a table"
     if "ARGM" in node.kind:
         return "argmax: ties bind no index"
     if node.kind not in _UNAMBIGUOUS:

@@ -65,3 +65,17 @@ def test_inspect_payload__worker__never_imports_torch() -> None:
     )["modules"]
     assert "onnx" in names
     assert not {"torch", "sklearn", "ezkl", "web3"} & set(names)
+
+
+def test_split_model__products_for_another_number_of_segments__refused() -> None:
+    with pytest.raises(InvalidInputError, match="products: 1 for 2 segments"):
+        split_model(tiny_mlp(0), segments=2, products=[True])
+
+
+def test_split_model__large_convolution__becomes_a_product_where_products_are_checked() -> None:
+    content = cnn([1, 12, 12], 14, 3, 0)
+    [laid_out], [checked] = (split_model(content, segments=1, products=[checks]) for checks in (False, True))
+    assert laid_out.label == checked.label
+    operators = [{node.op_type for node in load_model(part.onnx).graph.node} for part in (laid_out, checked)]
+    assert "Gather" not in operators[0]
+    assert "Gather" in operators[1]
