@@ -120,6 +120,7 @@ class EzklProver:
         max_drift: float = 0.05,
         scales: Sequence[int] = (7, 8, 10),
         column_blocks: int = 1,
+        checks_products: bool = False,
     ) -> Tuning:
         """Choose settings; see :meth:`Prover.tune <offchain.proving.port.Prover.tune>`."""
         from offchain.tuning.tune import tune
@@ -133,6 +134,7 @@ class EzklProver:
             max_drift=max_drift,
             scales=scales,
             column_blocks=column_blocks,
+            checks_products=checks_products,
         )
 
     def build(

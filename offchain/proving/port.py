@@ -369,6 +369,7 @@ class Prover(Protocol):
         max_drift: float = 0.05,
         scales: Sequence[int] = (7, 8, 10),
         column_blocks: int = 1,
+        checks_products: bool = False,
     ) -> Tuning:
         """Choose the cheapest settings under which a chain of segments stays accurate and in range.
 
@@ -383,6 +384,8 @@ class Prover(Protocol):
             scales: fixed-point scales to try, in order; all of them without rescaling before any with.
             column_blocks: how often a segment may be folded into more columns to lower log-rows. More blocks
                 prove faster in less memory, and cost more proof bytes, gas and verifier code.
+            checks_products: whether products of matrices are checked with random challenges, in columns of their own,
+                and not laid out; it pays where both matrices have many rows and columns.
 
         Raises:
             CircuitRefused: a segment cannot be compiled, or not within ``max_log_rows``.

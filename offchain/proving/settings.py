@@ -29,6 +29,9 @@ class RunParameters:
             larger of the two. 1 rescales behind every layer; what no scale reaches never rescales.
         lookup_half_range: a lookup table covers ``[-half, half]``.
         inner_columns: how many columns a dot product is laid out over.
+        checks_products: whether a product of matrices is claimed, and checked with random challenges (Freivalds 1977),
+            in columns of its own. They make the verifier contract larger than a chain takes, unless there is one inner
+            column only.
     """
 
     input_kind: LinkKind
@@ -41,6 +44,7 @@ class RunParameters:
     decomposition_legs: int
     lookup_half_range: int
     inner_columns: int = 2
+    checks_products: bool = False
 
     def to_run_args(self) -> dict[str, Any]:
         """Name the parameters as the tool does. Parameters are ``fixed``: only that binds weights in the key."""
@@ -56,6 +60,7 @@ class RunParameters:
             "decomp_legs": self.decomposition_legs,
             "lookup_range": [-self.lookup_half_range, self.lookup_half_range],
             "num_inner_cols": self.inner_columns,
+            "disable_freivalds": not self.checks_products,
         }
 
     @classmethod
@@ -79,6 +84,7 @@ class RunParameters:
                 decomposition_legs=summary.decomposition_legs,
                 lookup_half_range=int(arguments["lookup_range"][1]),
                 inner_columns=int(arguments["num_inner_cols"]),
+                checks_products=not arguments["disable_freivalds"],
             )
         except (ValueError, KeyError, TypeError, IndexError) as error:
             problem = f"unreadable ({type(error).__name__}: {error})"
@@ -92,6 +98,7 @@ class SettingsSummary:
     Attributes:
         rows: rows that the circuit uses, before they are folded into columns.
         unfolded_rows: the part of them that cannot be folded: links and public values fill one column each.
+        product_rows: rows of the columns in which products of matrices are checked.
     """
 
     input_kind: LinkKind
@@ -104,6 +111,7 @@ class SettingsSummary:
     decomposition_base: int
     decomposition_legs: int
     needs_lookups: bool
+    product_rows: int = 0
 
 
 def canonical_settings(generated: bytes | str) -> bytes:
@@ -151,6 +159,7 @@ def _summarise(document: dict[str, Any], name: str) -> SettingsSummary:
         decomposition_base=int(arguments["decomp_base"]),
         decomposition_legs=int(arguments["decomp_legs"]),
         needs_lookups=bool(document["required_lookups"]),
+        product_rows=int(document["einsum_params"]["total_einsum_col_size"]),
     )
 
 

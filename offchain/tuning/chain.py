@@ -47,11 +47,13 @@ class Layout:
         log_rows: base-2 logarithm of the rows per column.
         legs: digits of a decomposition. Their table fills one column, which is there whatever it holds.
         inner_columns: columns that a dot product is laid out over.
+        checks_products: whether products of matrices are claimed, and checked in columns of their own.
     """
 
     log_rows: int
     legs: int
     inner_columns: int = 2
+    checks_products: bool = False
 
     @property
     def base(self) -> int:
@@ -118,6 +120,11 @@ class Chain:
         return len(self.segments)
 
     @property
+    def batch(self) -> int:
+        """How many inputs the chain takes at once. Samples are single inputs all the same."""
+        return self.shapes[0][0][0]
+
+    @property
     def names(self) -> list[str]:
         """What errors call the segments."""
         return [f"segment[{index}]" for index in range(len(self.segments))]
@@ -136,6 +143,7 @@ class Chain:
             decomposition_legs=layout.legs,
             lookup_half_range=half - RESERVED_ROWS,
             inner_columns=layout.inner_columns,
+            checks_products=layout.checks_products,
         )
 
     def generate(self, choices: Sequence[tuple[int, RunParameters]], *, chained: bool = False) -> list[bytes]:
@@ -179,18 +187,23 @@ class Chain:
         return Plan(fixed_point, tuple(layouts), settings, summaries)
 
     def run(self, plan: Plan, inputs: Reals) -> dict[str, Any]:
-        """Compile a plan and execute it on real inputs; see :func:`offchain.proving.native.try_chain`."""
+        """Compile a plan and execute it on real inputs; see :func:`offchain.proving.native.try_chain`.
+
+        A chain that takes several inputs at once is given so many, see :func:`group_rows`.
+        """
         payload = {
             "onnx": [str(path) for path in self.onnx],
             "settings": [settings.decode() for settings in plan.settings],
             "names": self.names,
-            "batch": [list(quantise(sample, plan.summaries[0].input_scale)) for sample in inputs],
+            "batch": [
+                list(quantise(sample, plan.summaries[0].input_scale)) for sample in group_rows(inputs, self.batch)
+            ],
         }
         limits = self.prover.limits
         return self.prover.call("try_chain", payload, limits.build_seconds + limits.witness_seconds, "model")
 
     def fixed_outputs(self, plan: Plan, inputs: Reals) -> Reals:
-        """Execute a plan on real inputs and turn what comes out into real numbers.
+        """Execute a plan on real inputs and turn what comes out into real numbers, a row per input.
 
         Raises:
             CircuitRefused: an input leaves the range of a segment.
@@ -200,17 +213,18 @@ class Chain:
             failed = answer["failed"]
             raise CircuitRefused(self.names[failed["segment"]], failed["message"], "give inputs within the range")
         scale = plan.summaries[-1].output_scale
-        return np.asarray([dequantise(outputs[-1], scale) for outputs in answer["activations"]])
+        rows = np.asarray([dequantise(outputs[-1], scale) for outputs in answer["activations"]])
+        return ungroup_rows(rows, self.batch, len(inputs))
 
     def float_outputs(self, inputs: Reals) -> Reals:
-        """Execute the segments in floating point."""
+        """Execute the segments in floating point, a row per input."""
         payload = {
             "onnx": [str(path) for path in self.onnx],
             "input_shapes": [list(entry) for entry, _ in self.shapes],
-            "batch": inputs.tolist(),
+            "batch": group_rows(inputs, self.batch).tolist(),
         }
         answer = self.prover.call("float_outputs", payload, self.prover.limits.witness_seconds, "model")
-        return np.asarray(answer["outputs"], dtype=np.float64)
+        return ungroup_rows(np.asarray(answer["outputs"], dtype=np.float64), self.batch, len(inputs))
 
 
 def check_kinds(count: int, kinds: Sequence[LinkKind] | None) -> tuple[LinkKind, ...]:
@@ -230,12 +244,12 @@ def check_kinds(count: int, kinds: Sequence[LinkKind] | None) -> tuple[LinkKind,
 
 
 def flatten_samples(samples: NDArray[np.float32], shape: tuple[int, ...], name: str = "calibration") -> Reals:
-    """Return samples as one row each.
+    """Return samples as one row each, whatever the size of the batch that ``shape`` begins with.
 
     Raises:
         InvalidInputError: there are none, they have another shape, or a value is not finite.
     """
-    size = math.prod(shape)
+    size = math.prod(shape[1:])
     mend = f"give an array of shape (n, {', '.join(map(str, shape[1:]))})"
     if samples.ndim < 1 or len(samples) == 0 or samples.size != len(samples) * size:
         raise InvalidInputError(name, f"has shape {samples.shape}", mend)
@@ -243,6 +257,24 @@ def flatten_samples(samples: NDArray[np.float32], shape: tuple[int, ...], name: 
     if not np.isfinite(rows).all():
         raise InvalidInputError(name, "holds a value that is not finite", "remove it")
     return rows
+
+
+def group_rows(rows: NDArray[Any], batch: int) -> NDArray[Any]:
+    """Put every ``batch`` rows into one; the last group is filled up by repeating the last row.
+
+    Args:
+        rows: (n, size), n at least 1.
+
+    Returns:
+        (n / batch rounded up, batch x size).
+    """
+    filled = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % batch, axis=0)])
+    return filled.reshape(len(filled) // batch, -1)
+
+
+def ungroup_rows(groups: NDArray[Any], batch: int, count: int) -> NDArray[Any]:
+    """Take rows of :func:`group_rows` apart again, and drop what the last group was filled up with."""
+    return groups.reshape(len(groups) * batch, -1)[:count]
 
 
 def input_bound(samples: Reals) -> float:

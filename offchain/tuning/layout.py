@@ -44,20 +44,30 @@ class Survey:
     chain: Chain
     fixed_point: FixedPoint
     inner_columns: int
+    checks_products: bool = False
     scales: tuple[int, ...] = field(init=False)
     _settings: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        layouts = [Layout(MIN_LOG_ROWS, MIN_LEGS, self.inner_columns)] * len(self.chain)
+        layouts = [self.layout(MIN_LOG_ROWS, MIN_LEGS)] * len(self.chain)
         plan = self.chain.plan(self.fixed_point, layouts)
         self.scales = (plan.summaries[0].input_scale, *(summary.output_scale for summary in plan.summaries))
         self._settings |= {(index, MIN_LEGS): settings for index, settings in enumerate(plan.settings)}
+
+    def layout(self, log_rows: int, legs: int) -> Layout:
+        """Return a layout of this width."""
+        return Layout(log_rows, legs, self.inner_columns, self.checks_products)
 
     def floors(self, headroom_bits: int = HEADROOM_BITS) -> tuple[Floor, ...]:
         """Return what the scales alone demand: a product has the sum of two scales, rescaled afterwards or not."""
         product = self.fixed_point.input_scale + self.fixed_point.param_scale
         tops = [max(product, *self.scales[at : at + 2]) for at in range(len(self.chain))]
         return tuple(Floor(MIN_LOG_ROWS, top + headroom_bits) for top in tops)
+
+    @property
+    def has_products(self) -> bool:
+        """Whether there is a product of matrices that can be checked."""
+        return any(self.summary(index, MIN_LEGS).product_rows for index in range(len(self.chain)))
 
     def fetch(self, wanted: Iterable[tuple[int, int]]) -> None:
         """Ask for pairs of a segment and a number of legs, in one go."""
@@ -66,7 +76,7 @@ class Survey:
             return
         choices = []
         for index, legs in missing:
-            layout = Layout(MIN_LOG_ROWS, legs, self.inner_columns)
+            layout = self.layout(MIN_LOG_ROWS, legs)
             choices.append((index, self.chain.parameters(index, self.fixed_point, self.scales[index], layout)))
         self._settings |= zip(missing, self.chain.generate(choices), strict=True)
 
@@ -123,7 +133,7 @@ def _lay_out_group(
     for log_rows in range(max(floors[index].log_rows for index in group), max_log_rows + 1):
         chosen = {}
         for index in group:
-            layout = Layout(log_rows, legs_for(floors[index].bits, log_rows), survey.inner_columns)
+            layout = survey.layout(log_rows, legs_for(floors[index].bits, log_rows))
             if layout.legs > MAX_LEGS or layout.range_bits > MAX_RANGE_BITS:
                 blame = index
                 break
@@ -140,8 +150,12 @@ def _lay_out_group(
 
 
 def rows_needed(summary: SettingsSummary, column_blocks: int) -> int:
-    """Return the rows per column when the circuit is folded so often. Links and public values are never folded."""
-    return max(math.ceil(summary.rows / column_blocks), summary.unfolded_rows)
+    """Return the rows per column when the circuit is folded so often.
+
+    Links, public values and what checks products are not folded; the latter could be, but not for a verifier of a size
+    that a chain takes.
+    """
+    return max(math.ceil(summary.rows / column_blocks), summary.unfolded_rows, summary.product_rows)
 
 
 def raise_floor(plan: Plan, index: int) -> Floor:

@@ -21,6 +21,7 @@ class Option:
 
     Args:
         column_blocks: how often rows were allowed to be folded into more columns.
+        checks_products: whether products of matrices are claimed, and checked in columns of their own.
         layouts: per segment; empty where none was found.
         prove_seconds: predicted, of all segments together; None where no layout was found.
         prove_bytes: predicted, of the largest segment.
@@ -31,6 +32,7 @@ class Option:
     fixed_point: FixedPoint
     inner_columns: int
     column_blocks: int
+    checks_products: bool
     layouts: tuple[Layout, ...]
     prove_seconds: float | None
     prove_bytes: int | None
@@ -123,7 +125,7 @@ class TuningReport:
                 f"{price.prove_bytes / 1e6:.0f} MB",
                 "one" if choice.exact else "; ".join(choice.ambiguities),
             )
-        others = Table("not chosen", "inner columns", "blocks", "log-rows", "prove", "memory", "why not")
+        others = Table("not chosen", "inner columns", "blocks", "products", "log-rows", "prove", "memory", "why not")
         for (reason, *cells), names in _grouped(self.rejected).items():
             others.add_row(", ".join(names), *cells, reason)
         return Group(chosen, _accuracy_line(self.chosen.measured), others, self.machine, self._ending())
@@ -153,6 +155,7 @@ def _grouped(options: Sequence[Option]) -> dict[tuple[str, ...], list[str]]:
             option.reason,
             str(option.inner_columns),
             str(option.column_blocks),
+            "checked" if option.checks_products else "laid out",
             " ".join(str(layout.log_rows) for layout in option.layouts) or "–",
             "–" if option.prove_seconds is None else f"{option.prove_seconds:.2f} s",
             "–" if option.prove_bytes is None else f"{option.prove_bytes / 1e6:.0f} MB",

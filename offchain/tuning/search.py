@@ -41,6 +41,8 @@ FIXED_POINTS = (
 )
 WIDTHS = ((2, 1), (2, 2), (2, 4), (4, 1), (1, 1))
 """Pairs of inner columns and column blocks."""
+CHECKED_WIDTH = (1, 1)
+"""Of circuits that check products: wider ones need a verifier that is larger than a chain takes."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class _Search:
     deadline: float
     needs_exact: bool
     rejected: list[Option] = field(default_factory=list)
-    surveys: dict[tuple[FixedPoint, int], Survey | str] = field(default_factory=dict)
+    surveys: dict[tuple[FixedPoint, int, bool], Survey | str] = field(default_factory=dict)
     measured: dict[FixedPoint, Measured] = field(default_factory=dict)
     ambiguities: dict[FixedPoint, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
 
@@ -154,7 +156,7 @@ def autotune(
         size = max(float(np.abs(search.reference).max()), 1e-9)
         drift = Drift(measured.drift * size, measured.drift, 1 - measured.disagreement)
         tuning = describe_tuning(chain, plan, search.ambiguities[plan.fixed_point], largest, drift, ())
-        shapes = _survey(search, plan.fixed_point, chosen.option.inner_columns).shapes(plan.layouts)
+        shapes = _survey(search, chosen.option).shapes(plan.layouts)
         return TuningReport(
             tuning=tuning,
             bound=bound,
@@ -223,13 +225,16 @@ def _advance(search: _Search, trial: _Trial) -> _Trial | None:
 def _options(
     search: _Search, fixed_points: Sequence[FixedPoint], widths: Sequence[tuple[int, int]]
 ) -> Iterator[_Trial]:
-    for (inner_columns, column_blocks), fixed_point in itertools.product(widths, dict.fromkeys(fixed_points)):
-        option = Option(fixed_point, inner_columns, column_blocks, (), None, None, None, "")
+    ways = [(*width, False) for width in widths] + [(*CHECKED_WIDTH, True)]
+    for (inner_columns, column_blocks, checks), fixed_point in itertools.product(ways, dict.fromkeys(fixed_points)):
+        option = Option(fixed_point, inner_columns, column_blocks, checks, (), None, None, None, "")
         if search.is_over:
             _reject(search, option, "not tried: time was up")
             continue
         try:
-            survey = _survey(search, fixed_point, inner_columns)
+            survey = _survey(search, option)
+            if checks and not survey.has_products:
+                continue
             layouts = lay_out(survey, survey.floors(), search.max_log_rows, column_blocks)
         except CircuitRefused as error:
             _reject(search, option, str(error))
@@ -270,11 +275,11 @@ def _priced(search: _Search, option: Option, survey: Survey, layouts: tuple[Layo
     )
 
 
-def _survey(search: _Search, fixed_point: FixedPoint, inner_columns: int) -> Survey:
-    key = (fixed_point, inner_columns)
+def _survey(search: _Search, option: Option) -> Survey:
+    key = (option.fixed_point, option.inner_columns, option.checks_products)
     if key not in search.surveys:
         try:
-            search.surveys[key] = Survey(search.chain, fixed_point, inner_columns)
+            search.surveys[key] = Survey(search.chain, *key)
         except CircuitRefused as error:
             search.surveys[key] = str(error)
     found = search.surveys[key]
@@ -286,7 +291,7 @@ def _survey(search: _Search, fixed_point: FixedPoint, inner_columns: int) -> Sur
 def _in_range(search: _Search, option: Option) -> _Trial:
     """Find the layout under which the wide inputs are in range, and price it anew."""
     _check_accuracy(search, option)
-    survey = _survey(search, option.fixed_point, option.inner_columns)
+    survey = _survey(search, option)
     plan = find_plan(survey, search.wide, search.max_log_rows, option.column_blocks, [])
     option = _priced(search, option, survey, plan.layouts)
     problem = _too_large(search, option, survey)

@@ -36,6 +36,7 @@ class _Attempts:
     max_log_rows: int
     max_drift: float
     column_blocks: int
+    checks_products: bool
     candidates: list[Candidate] = field(default_factory=list)
 
 
@@ -49,6 +50,7 @@ def tune(
     max_drift: float = 0.05,
     scales: Sequence[int] = (7, 8, 10),
     column_blocks: int = 1,
+    checks_products: bool = False,
 ) -> Tuning:
     """Choose settings; see :meth:`Prover.tune <offchain.proving.port.Prover.tune>`."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -64,6 +66,7 @@ def tune(
             max_log_rows,
             max_drift,
             column_blocks,
+            checks_products,
         )
         refused: CircuitRefused | None = None
         for rescales in (False, True):
@@ -86,7 +89,8 @@ def tune(
 def _attempt(attempts: _Attempts, fixed_point: FixedPoint) -> tuple[Plan, Drift, tuple[tuple[str, ...], ...]] | None:
     """Return the smallest plan for a fixed point, its drift and its ambiguities; None where it drifts too far."""
     chain = attempts.chain
-    survey = Survey(chain, fixed_point, 2)
+    # With more than one inner column, the columns that check products make the verifier too large for a chain.
+    survey = Survey(chain, fixed_point, 1 if attempts.checks_products else 2, attempts.checks_products)
     for index in range(len(chain)):
         if not fixed_point.rescales and survey.summary(index, 2).needs_lookups:
             problem = "a lookup table cannot hold values that were not rescaled"

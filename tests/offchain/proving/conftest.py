@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import select
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from proving_circuits import LIMITS, ProvedChain, two_segments
+from web3 import Web3
 
+from offchain import toolchain
 from offchain.protocol.field import quantise
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.ezkl_prover import EzklProver
@@ -61,3 +67,16 @@ def chain(prover: EzklProver, circuits: tuple[SegmentCircuit, ...]) -> ProvedCha
 @pytest.fixture
 def scratch(tmp_path: Path) -> ArtefactCache:
     return ArtefactCache(tmp_path / "cache")
+
+
+@pytest.fixture(scope="session")
+def web3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web3]:
+    # Its log goes to a file: a pipe that nobody empties would stop the chain.
+    log = tmp_path_factory.mktemp("anvil") / "log"
+    command = [str(toolchain.anvil_path()), "--port", "0", "--hardfork", "shanghai"]
+    with log.open("w") as output, subprocess.Popen(command, stdout=output) as anvil:
+        while not (found := re.search(r"^Listening on (\S+)$", log.read_text(), re.MULTILINE)):
+            assert anvil.poll() is None, log.read_text()
+            select.select([], [], [], 0.02)
+        yield Web3(Web3.HTTPProvider(f"http://{found[1]}"))
+        anvil.terminate()

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import select
-import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from eth_abi import encode
-from proving_circuits import ProvedChain
+from proving_circuits import ProvedChain, accepts, deploy
 from web3 import Web3
-from web3.exceptions import ContractLogicError
 
-from offchain import toolchain
 from offchain.protocol.field import FIELD_MODULUS
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.ezkl_prover import EzklProver
-from offchain.proving.port import Proof
 from offchain.proving.verifier import CompiledVerifier, compile_verifiers
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def web3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web3]:
-    # Its log goes to a file: a pipe that nobody empties would stop the chain.
-    log = tmp_path_factory.mktemp("anvil") / "log"
-    command = [str(toolchain.anvil_path()), "--port", "0", "--hardfork", "shanghai"]
-    with log.open("w") as output, subprocess.Popen(command, stdout=output) as anvil:
-        while not (found := re.search(r"^Listening on (\S+)$", log.read_text(), re.MULTILINE)):
-            assert anvil.poll() is None, log.read_text()
-            select.select([], [], [], 0.02)
-        yield Web3(Web3.HTTPProvider(f"http://{found[1]}"))
-        anvil.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +30,7 @@ def verifiers(prover: EzklProver, sources: dict[str, str]) -> dict[str, Compiled
 
 @pytest.fixture(scope="module")
 def deployed(web3: Web3, verifiers: dict[str, CompiledVerifier]) -> list[Any]:
-    contracts = []
-    for verifier in verifiers.values():
-        factory = web3.eth.contract(abi=verifier.abi, bytecode=verifier.creation_code)
-        transaction = factory.constructor().transact({"from": web3.eth.accounts[0]})
-        receipt = web3.eth.wait_for_transaction_receipt(transaction)
-        contracts.append(web3.eth.contract(address=receipt["contractAddress"], abi=verifier.abi))
-    return contracts
-
-
-def accepts(contract: Any, proof: Proof) -> bool:
-    try:
-        return contract.functions.verifyProof(proof.proof, list(proof.instances)).call({"gas": 5_000_000})
-    except ContractLogicError:
-        return False
+    return [deploy(web3, verifier) for verifier in verifiers.values()]
 
 
 def test_compile_verifiers__deployed__has_the_promised_runtime_code(
