@@ -1,21 +1,21 @@
 """Proving a model in linked segments against proving it whole: ``python -m benchmarks.splitting MODEL``.
 
 One run measures, one after the other and each in a process of its own: the model as one circuit under ezkl's own
-calibration (for each ``--target``), and cut into segments under this project's settings, with links and without. It
-prints the ratios that matter, and writes everything to ``--out``. Compare times within one run only.
+calibration (for each ``--target``), and cut into segments under this project's settings, with links and, with
+``--no-links``, the same circuits without. It prints the ratios that matter, and writes everything to ``--out``. Compare
+times within one run only.
 
 *critical path*: the slowest segment, as if each worker were alone on a machine like this one. *total*: all segments.
+
+``--how`` says who chooses: ``tune`` takes the quick choice of settings for ``--segments`` balanced segments or for
+``--cuts``, ``autotune`` searches for the fastest settings for the same segments, and ``plan`` lets the planner choose
+cuts, links and settings for nine workers like this machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,20 +24,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.models import prepare
+from benchmarks.links import measure_links
+from benchmarks.measuring import (
+    OUT,
+    Benchmark,
+    Division,
+    accuracy,
+    autotune_cheapest,
+    build,
+    describe_machine,
+    load_benchmark,
+    proof_job,
+    prove_in_turns,
+    scratch_in,
+    tell_machine,
+    verdict,
+    write_report,
+)
 from benchmarks.whole import Whole, measure_whole
-from offchain.inference.execution import run_float
+from offchain.inference.calibration import Samples
+from offchain.inference.rewriting import rewrite_for_proving
 from offchain.inference.untrusted import split_model
-from offchain.protocol.field import dequantise, quantise
+from offchain.planning.plan import Bound, plan_model
+from offchain.planning.planner import Constraints
+from offchain.planning.workers import WorkerClass
 from offchain.protocol.links import LinkKind
 from offchain.proving.cache import ArtefactCache
 from offchain.proving.ezkl_prover import EzklProver
-from offchain.proving.port import SegmentCircuit
-from offchain.proving.srs import insecure_srs
-from offchain.sandbox import run_measured
+from offchain.tuning.bound import AccuracyBound
+from offchain.tuning.machine import MachineModel
 
-HELDOUT_SAMPLES = 40
 REPEATS = 3
+TARGETS = {"critical path": 0.25, "total work": 0.7, "peak memory": 0.25}
+MAX_DRIFT = 0.05
+WORKERS = 9
+
+__all__ = ["Chain", "Segment", "compare", "describe_machine", "measure_chain", "measure_division"]
 
 
 @dataclass(frozen=True)
@@ -77,163 +99,144 @@ def measure_chain(
 ) -> Chain:
     """Choose settings on the calibration inputs, set up, and prove the first held-out input segment by segment."""
     tuning = prover.tune(segments, calibration, kinds=kinds, max_log_rows=max_log_rows)
-    srs = insecure_srs(prover, tuning.log_rows)
-    circuits, setups = [], []
-    for onnx, tuned in zip(segments, tuning.segments, strict=True):
-        started = time.monotonic()
-        circuits.append(prover.build(onnx, tuned.settings, srs))
-        setups.append(time.monotonic() - started)
-    batch = [quantise(row.tolist(), circuits[0].input_scale) for row in heldout.reshape(len(heldout), -1)]
-    activations = prover.activations(circuits, batch)
-    inputs = [batch[0], *activations[0][:-1]]
-    measured = tuple(map(_measure, circuits, inputs, setups))
-    fixed = tuple(tuple(dequantise(it[-1], circuits[-1].output_scale)) for it in activations)
-    return Chain(tuple(kinds), measured, fixed)
+    division = Division(tuple(segments), tuple(each.settings for each in tuning.segments))
+    return measure_division(prover, division, heldout)
 
 
-def _measure(circuit: SegmentCircuit, elements: Sequence[int], setup_seconds: float) -> Segment:
-    payload = {
-        "compiled": str(circuit.compiled),
-        "settings": str(circuit.settings),
-        "vk": str(circuit.vk),
-        "pk": str(circuit.pk),
-        "srs": str(circuit.srs.path),
-        "elements": list(elements),
-    }
-    runs = [
-        run_measured("benchmarks.whole:prove_segment", payload, timeout_seconds=900, memory_bytes=20 << 30)
-        for _ in range(REPEATS)
-    ]
-    return Segment(
-        log_rows=circuit.log_rows,
-        rows=circuit.rows,
-        setup_seconds=setup_seconds,
-        prove_seconds=statistics.median(run.result["prove_seconds"] for run in runs),
-        prove_bytes=max(run.peak_memory_bytes for run in runs),
-        verify_seconds=statistics.median(run.result["verify_seconds"] for run in runs),
-        proof_bytes=circuit.proof_bytes,
-        key_bytes=circuit.pk.stat().st_size,
+def measure_division(
+    prover: EzklProver, division: Division, heldout: NDArray[np.float32], repeats: int = REPEATS
+) -> Chain:
+    """Set up, and prove the first held-out input segment by segment."""
+    built = build(prover, division)
+    inputs, outputs = built.execute(prover, heldout)
+    jobs = map(proof_job, built.circuits, inputs)
+    proofs = [prove_in_turns([job], repeats)[0] for job in jobs]
+    measured = tuple(
+        Segment(
+            log_rows=circuit.log_rows,
+            rows=circuit.rows,
+            setup_seconds=setup_seconds,
+            prove_seconds=proof.prove_seconds,
+            prove_bytes=proof.prove_bytes,
+            verify_seconds=proof.verify_seconds,
+            proof_bytes=circuit.proof_bytes,
+            key_bytes=circuit.pk.stat().st_size,
+        )
+        for circuit, proof, setup_seconds in zip(built.circuits, proofs, built.setup_seconds, strict=True)
     )
+    return Chain(division.kinds, measured, tuple(map(tuple, outputs.tolist())))
 
 
-def compare(whole: Whole, linked: Chain, unlinked: Chain | None) -> dict[str, float]:
+def compare(whole: Whole, chain: Chain) -> dict[str, float]:
     """The ratios: below one is better than the whole."""
-    times = [segment.prove_seconds for segment in linked.segments]
-    ratios = {
+    times = [segment.prove_seconds for segment in chain.segments]
+    return {
         "critical path": max(times) / whole.prove_seconds,
         "total work": sum(times) / whole.prove_seconds,
-        "peak memory": max(segment.prove_bytes for segment in linked.segments) / whole.prove_bytes,
-        "setup, slowest": max(segment.setup_seconds for segment in linked.segments) / whole.setup_seconds,
+        "peak memory": max(segment.prove_bytes for segment in chain.segments) / whole.prove_bytes,
+        "setup, slowest": max(segment.setup_seconds for segment in chain.segments) / whole.setup_seconds,
     }
-    pairs = zip(linked.segments, () if unlinked is None else unlinked.segments, strict=False)
-    # A link costs what it costs only where the circuits are of one size.
-    alike = [(one, other) for one, other in pairs if one.log_rows == other.log_rows]
-    if alike:
-        with_links, without = (sum(each.prove_seconds for each in side) for side in zip(*alike, strict=True))
-        ratios[f"links ({len(alike)} segments of one size)"] = with_links / without
-    return ratios
 
 
-def describe_machine() -> dict[str, Any]:
-    """What the figures are of."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory / 2**30, 1),
-        "system": platform.platform(),
-        "load": os.getloadavg()[0],
-    }
+def divide(data: Benchmark, chosen: argparse.Namespace, prover: EzklProver) -> Division:
+    """Cut a model and choose settings, as the command line says."""
+    # What this machine was measured to do is kept; circuits are made anew, so that setting up is measured as well.
+    keeper = EzklProver(ArtefactCache(chosen.cache))
+    if chosen.how == "plan":
+        return _planned(data, chosen, prover, MachineModel.load_or_measure(keeper))
+    names = tuple(chosen.cuts.split(",")) if chosen.cuts else None
+    parts = split_model(data.onnx, cuts=names, segments=None if names else chosen.segments)
+    segments = tuple(part.onnx for part in parts)
+    kinds = [LinkKind.KZG] * len(segments) + [LinkKind.PUBLIC]
+    if chosen.how == "tune":
+        tuning = prover.tune(segments, data.calibration, kinds=kinds, max_log_rows=chosen.max_log_rows)
+    else:
+        as_products = tuple(rewrite_for_proving(segment, products=True) for segment in segments)
+        segments, report = autotune_cheapest(
+            prover,
+            [segments, as_products],
+            data.calibration,
+            Samples(data.heldout, data.labels),
+            bound=AccuracyBound(max_drift=MAX_DRIFT, max_disagreement=0.02),
+            machine=MachineModel.load_or_measure(keeper),
+            kinds=kinds,
+            seconds=chosen.seconds,
+            max_log_rows=chosen.max_log_rows,
+        )
+        tuning = report.tuning
+    return Division(segments, tuple(each.settings for each in tuning.segments))
+
+
+def _planned(data: Benchmark, chosen: argparse.Namespace, prover: EzklProver, machine: MachineModel) -> Division:
+    workers = WorkerClass(machine.cores, int(machine.machine["memory_bytes"]), WORKERS)
+    [plan] = plan_model(
+        data.onnx,
+        prover,
+        machine,
+        Constraints((workers,), kinds=(LinkKind.KZG, LinkKind.POSEIDON), max_segments=chosen.max_segments),
+        calibration=Samples(data.calibration, None),
+        heldout=Samples(data.heldout, data.labels),
+        bound=Bound(max_drift=MAX_DRIFT),
+        max_log_rows=chosen.max_log_rows,
+    ).plans
+    return Division(plan.segments, plan.settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure one model."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("model", help="see benchmarks.models")
+    parser.add_argument("model", help="see benchmarks.models; one that can be proved whole")
+    parser.add_argument("--how", choices=("tune", "autotune", "plan"), default="tune")
     parser.add_argument("--segments", type=int, default=3)
     parser.add_argument("--cuts", help="tensors to cut at, separated by commas, in place of --segments")
+    parser.add_argument("--max-segments", type=int, default=9, help="with --how plan")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of searching, with --how autotune")
     parser.add_argument("--target", action="append", choices=("resources", "accuracy"))
     parser.add_argument("--max-log-rows", type=int, default=17)
-    parser.add_argument("--no-links", action="store_true", help="measure the segments without links too")
-    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="proofs of each segment; the whole is proved once")
+    parser.add_argument("--no-links", action="store_true", help="measure the same segments without links too")
+    parser.add_argument("--cache", type=Path, default=OUT / "cache", help="keeps what this machine was measured to do")
+    parser.add_argument("--out", type=Path, default=OUT)
     chosen = parser.parse_args(arguments)
 
-    directory = prepare(chosen.model)
-    calibration = np.load(directory / "calibration.npz")["input"]
-    stored = np.load(directory / "heldout.npz")
-    heldout = stored["input"][:HELDOUT_SAMPLES]
-    labels = stored["label"][:HELDOUT_SAMPLES] if "label" in stored else None
-    model = (directory / "model.onnx").read_bytes()
-    reference = run_float(model, heldout).reshape(len(heldout), -1)
-    cache = tempfile.TemporaryDirectory(dir=_scratch(chosen.out))  # empty, so that setting up is measured as well
-    prover = EzklProver(ArtefactCache(Path(cache.name)))
-    cuts = None if chosen.cuts is None else tuple(chosen.cuts.split(","))
-    parts = split_model(model, cuts=cuts, segments=None if cuts else chosen.segments)
-    segments = [segment.onnx for segment in parts]
-
-    kinds = [LinkKind.KZG] * len(segments) + [LinkKind.PUBLIC]
-    linked = measure_chain(prover, segments, calibration, heldout, kinds, chosen.max_log_rows)
-    unlinked = None
-    if chosen.no_links:
-        public = [LinkKind.PUBLIC] * (len(segments) + 1)
-        unlinked = measure_chain(prover, segments, calibration, heldout, public, chosen.max_log_rows)
-    report: dict[str, Any] = {
-        "model": chosen.model,
-        "machine": describe_machine(),
-        "linked": linked.summary(),
-        "unlinked": None if unlinked is None else unlinked.summary(),
-        "accuracy": {
-            "float": _accuracy(reference, reference, labels),
-            "split": _accuracy(linked.fixed, reference, labels),
-        },
-        "whole": [],
-        "ratios": {},
+    data = load_benchmark(chosen.model)
+    reference = data.reference
+    report: dict[str, Any] = {"model": chosen.model, "how": chosen.how, "machine": describe_machine()}
+    with tempfile.TemporaryDirectory(dir=scratch_in(chosen.out)) as cache:
+        prover = EzklProver(ArtefactCache(Path(cache)))
+        division = divide(data, chosen, prover)
+        linked = measure_division(prover, division, data.heldout, chosen.repeats)
+        links = measure_links(prover, division, data.heldout[:1], chosen.repeats) if chosen.no_links else None
+    report |= {"linked": linked.summary(), "links": links, "whole": [], "ratios": {}}
+    report["accuracy"] = {
+        "float": accuracy(reference, reference, data.labels),
+        "split": accuracy(linked.fixed, reference, data.labels),
     }
-    for target in chosen.target or ("resources",):
-        with tempfile.TemporaryDirectory(dir=_scratch(chosen.out)) as scratch:
-            whole = measure_whole(directory / "model.onnx", calibration, heldout, target, Path(scratch))
+    for target in dict.fromkeys(chosen.target or ("resources",)):
+        with tempfile.TemporaryDirectory(dir=chosen.out) as scratch:
+            whole = measure_whole(data.path, data.calibration, data.heldout, target, Path(scratch))
         report["whole"].append(whole.summary())
-        report["accuracy"][f"whole, {target}"] = _accuracy(whole.fixed, reference, labels)
-        report["ratios"][target] = compare(whole, linked, unlinked)
-    path = chosen.out / f"splitting-{chosen.model}-{len(segments)}.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
+        report["accuracy"][f"whole, {target}"] = accuracy(whole.fixed, reference, data.labels)
+        report["ratios"][target] = compare(whole, linked)
+    path = write_report(chosen.out, f"splitting-{chosen.model}-{len(division.segments)}", report)
     _show(report, path)
-    cache.cleanup()
     return 0
 
 
-def _scratch(out: Path) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
-    return out
-
-
-def _accuracy(outputs: Any, reference: NDArray[np.float32], labels: NDArray[Any] | None) -> dict[str, float | None]:
-    fixed = np.asarray(outputs, dtype=np.float64).reshape(len(reference), -1)
-    return {
-        "agreement": float((fixed.argmax(axis=1) == reference.argmax(axis=1)).mean()),
-        "labels": None if labels is None else float((fixed.argmax(axis=1) == labels).mean()),
-        "largest_error": float(np.abs(fixed - reference).max()),
-    }
-
-
 def _show(report: dict[str, Any], path: Path) -> None:
-    machine = report["machine"]
-    print(f"{report['model']}: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB")
-    for name in ("linked", "unlinked"):
-        for index, it in enumerate((report[name] or {"segments": []})["segments"]):
-            print(
-                f"  {name} segment {index}: 2^{it['log_rows']} rows, setup {it['setup_seconds']:.1f} s, prove "
-                f"{it['prove_seconds']:.2f} s, {it['prove_bytes'] >> 20} MiB, verify {it['verify_seconds']:.3f} s"
-            )
-    for it in report["whole"]:
+    print(f"{report['model']}, {report['how']}: {tell_machine(report['machine'])}")
+    named = {f"segment {index}": it for index, it in enumerate(report["linked"]["segments"])}
+    named |= {f"whole ({it['target']})": it for it in report["whole"]}
+    for name, it in named.items():
         print(
-            f"  whole ({it['target']}): 2^{it['log_rows']} rows, setup {it['setup_seconds']:.1f} s, prove "
+            f"  {name}: 2^{it['log_rows']} rows, setup {it['setup_seconds']:.1f} s, prove "
             f"{it['prove_seconds']:.2f} s, {it['prove_bytes'] >> 20} MiB, verify {it['verify_seconds']:.3f} s"
         )
     for target, ratios in report["ratios"].items():
-        print(f"  against {target}: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
+        told = [verdict(ratio, TARGETS[name]) if name in TARGETS else f"{ratio:.2f}" for name, ratio in ratios.items()]
+        print(f"  against {target}: " + ", ".join(map(" ".join, zip(ratios, told, strict=True))))
+    if report["links"]:
+        print(f"  with links over without: {report['links']['ratios']['total']:.2f}, kinds {report['links']['kinds']}")
     print(f"  held-out: {report['accuracy']}")
     print(f"  written to {path}")
 

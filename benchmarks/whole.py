@@ -1,6 +1,6 @@
-"""A model as one circuit, as ezkl's own calibration lays it out: what splitting is compared with.
+"""A circuit as ezkl's own calibration lays it out: what splitting and tuning are compared with.
 
-Everything here but :func:`measure_whole` runs in a child process that is measured and can be killed.
+What is behind the line runs in a child process that is measured and can be killed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import importlib
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offchain.protocol.field import quantise
 from offchain.proving.settings import canonical_settings, read_settings
 from offchain.sandbox import LimitedRun, run_measured
 
@@ -50,6 +52,67 @@ class Whole:
         return {name: value for name, value in asdict(self).items() if name != "fixed"}
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """A circuit as ezkl's own calibration lays it out, with its keys in ``scratch``.
+
+    Args:
+        rows: that it uses, before they are folded into columns.
+        setup_bytes: peak memory of making the keys.
+    """
+
+    scratch: Path
+    target: str
+    log_rows: int
+    rows: int
+    input_scale: int
+    calibrate_seconds: float
+    setup_seconds: float
+    setup_bytes: int
+    key_bytes: int
+
+    def proof_job(self, values: Sequence[float]) -> dict[str, Any]:
+        """Return what :func:`prove_segment` needs to prove one input."""
+        files = {name: str(self.scratch / name) for name in ("compiled", "vk", "pk", "srs")}
+        elements = list(quantise(values, self.input_scale))
+        return files | {"settings": str(self.scratch / "settings.json"), "elements": elements}
+
+    def outputs(self, inputs: NDArray[np.float32]) -> tuple[tuple[float, ...], ...]:
+        """Execute without proving; what comes out as real numbers."""
+        batch = inputs.reshape(len(inputs), -1).tolist()
+        executed = _call("execute", {"scratch": str(self.scratch), "batch": batch}, 1800)
+        return tuple(tuple(row) for row in executed.result["outputs"])
+
+
+def calibrate_circuit(
+    onnx: Path, calibration: NDArray[np.float32], target: str, scratch: Path, visibility: str = "public"
+) -> Calibrated:
+    """Let ezkl choose a circuit's settings, and make its keys.
+
+    Args:
+        calibration: (n, *input shape); the first ``CALIBRATION_SAMPLES`` are taken.
+        target: ``resources`` or ``accuracy``; see ezkl's ``calibrate_settings``.
+        scratch: an empty directory for keys, which may take gigabytes.
+        visibility: of both ends, as ezkl calls it.
+    """
+    common = {"onnx": str(onnx), "scratch": str(scratch), "target": target, "visibility": visibility}
+    flat = calibration[:CALIBRATION_SAMPLES].reshape(-1).tolist()
+    calibrated = _call("calibrate", common | {"data": flat}, 3600)
+    setup = _call("set_up", common, 1800)
+    summary = read_settings(canonical_settings((scratch / "settings.json").read_bytes()))
+    return Calibrated(
+        scratch=scratch,
+        target=target,
+        log_rows=summary.log_rows,
+        rows=summary.rows,
+        input_scale=summary.input_scale,
+        calibrate_seconds=calibrated.seconds,
+        setup_seconds=setup.result["seconds"],
+        setup_bytes=setup.peak_memory_bytes,
+        key_bytes=(scratch / "pk").stat().st_size,
+    )
+
+
 def measure_whole(
     onnx: Path, calibration: NDArray[np.float32], heldout: NDArray[np.float32], target: str, scratch: Path
 ) -> Whole:
@@ -57,30 +120,23 @@ def measure_whole(
 
     Args:
         calibration, heldout: (n, *input shape).
-        target: ``resources`` or ``accuracy``; see ezkl's ``calibrate_settings``.
-        scratch: an empty directory for keys, which may take gigabytes.
+        target, scratch: see :func:`calibrate_circuit`.
     """
-    common = {"onnx": str(onnx), "scratch": str(scratch), "target": target}
-    flat = calibration[:CALIBRATION_SAMPLES].reshape(-1).tolist()
-    calibrated = _call("calibrate", common | {"data": flat}, 3600)
-    setup = _call("set_up", common, 1800)
-    inputs = heldout.reshape(len(heldout), -1)
-    proved = _call("prove", common | {"data": inputs[0].tolist()}, 1800)
-    executed = _call("execute", common | {"batch": inputs.tolist()}, 1800)
-    summary = read_settings(canonical_settings((scratch / "settings.json").read_bytes()))
+    circuit = calibrate_circuit(onnx, calibration, target, scratch)
+    proved = _call("prove_segment", circuit.proof_job(heldout[0].ravel().tolist()), 1800)
     return Whole(
         target=target,
-        log_rows=summary.log_rows,
-        rows=summary.rows,
-        calibrate_seconds=calibrated.seconds,
-        setup_seconds=setup.result["seconds"],
-        setup_bytes=setup.peak_memory_bytes,
+        log_rows=circuit.log_rows,
+        rows=circuit.rows,
+        calibrate_seconds=circuit.calibrate_seconds,
+        setup_seconds=circuit.setup_seconds,
+        setup_bytes=circuit.setup_bytes,
         prove_seconds=proved.result["prove_seconds"],
         prove_bytes=proved.peak_memory_bytes,
         verify_seconds=proved.result["verify_seconds"],
         proof_bytes=proved.result["proof_bytes"],
-        key_bytes=(scratch / "pk").stat().st_size,
-        fixed=tuple(tuple(row) for row in executed.result["outputs"]),
+        key_bytes=circuit.key_bytes,
+        fixed=circuit.outputs(heldout),
     )
 
 
@@ -99,7 +155,8 @@ def calibrate(payload: dict[str, Any]) -> dict[str, Any]:
     """Let ezkl choose, with weights bound in the key as everywhere in this project."""
     ezkl, scratch = _ezkl(), Path(payload["scratch"])
     arguments = ezkl.PyRunArgs()
-    arguments.input_visibility, arguments.output_visibility, arguments.param_visibility = "public", "public", "fixed"
+    arguments.input_visibility = arguments.output_visibility = payload["visibility"]
+    arguments.param_visibility = "fixed"
     settings = str(scratch / "settings.json")
     ezkl.gen_settings(payload["onnx"], settings, arguments)
     data = scratch / "calibration.json"
@@ -119,23 +176,6 @@ def set_up(payload: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": time.monotonic() - started}
 
 
-def prove(payload: dict[str, Any]) -> dict[str, Any]:
-    """Execute, prove and verify one input."""
-    ezkl, scratch = _ezkl(), Path(payload["scratch"])
-    data, witness, proof = (str(scratch / name) for name in ("input.json", "witness.json", "proof.json"))
-    Path(data).write_text(json.dumps({"input_data": [payload["data"]]}))
-    ezkl.gen_witness(data, str(scratch / "compiled"), witness)
-    started = time.monotonic()
-    ezkl.prove(witness, str(scratch / "compiled"), str(scratch / "pk"), proof, str(scratch / "srs"))
-    proved = time.monotonic()
-    ezkl.verify(proof, str(scratch / "settings.json"), str(scratch / "vk"), str(scratch / "srs"))
-    return {
-        "prove_seconds": proved - started,
-        "verify_seconds": time.monotonic() - proved,
-        "proof_bytes": len(json.loads(Path(proof).read_text())["proof"]),
-    }
-
-
 def execute(payload: dict[str, Any]) -> dict[str, Any]:
     """Execute without proving."""
     ezkl, scratch = _ezkl(), Path(payload["scratch"])
@@ -150,7 +190,7 @@ def execute(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def prove_segment(payload: dict[str, Any]) -> dict[str, Any]:
-    """Execute, prove and verify a segment of this project's, and say how long the latter two took.
+    """Execute, prove and verify one input, and say how long the latter two took.
 
     It stands here, since the child's memory counts: this module imports little.
     """
@@ -164,4 +204,9 @@ def prove_segment(payload: dict[str, Any]) -> dict[str, Any]:
         ezkl.prove(str(witness), payload["compiled"], payload["pk"], target, payload["srs"])
         proved = time.monotonic()
         ezkl.verify(target, payload["settings"], payload["vk"], payload["srs"])
-        return {"prove_seconds": proved - started, "verify_seconds": time.monotonic() - proved}
+        verified = time.monotonic()
+        return {
+            "prove_seconds": proved - started,
+            "verify_seconds": verified - proved,
+            "proof_bytes": len(json.loads(Path(target).read_text())["proof"]),
+        }
