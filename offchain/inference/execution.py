@@ -29,14 +29,15 @@ def open_session(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def run_float(model: bytes, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run a model on each sample of a batch.
+    """Run a model on each of some samples.
 
     Args:
-        model: an ONNX file that :func:`offchain.inference.onnx_model.load_model` accepts (batch dimension 1).
-        inputs: (batch, ...) float32, finite, the model's input shape behind the first dimension.
+        model: an ONNX file that :func:`offchain.inference.onnx_model.load_model` accepts. One that takes several inputs
+            at once is given so many; the last group is filled up with the last sample, and its outputs are dropped.
+        inputs: (n, ...) float32, finite, the model's input shape behind the first dimension.
 
     Returns:
-        outputs: (batch, ...) float32.
+        outputs: (n, ...) float32.
 
     Raises:
         InvalidInputError: the inputs have another shape or type, or are not finite.
@@ -45,9 +46,12 @@ def run_float(model: bytes, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     declared = session.get_inputs()[0]
     shape = tuple(declared.shape[1:])
     if inputs.ndim < 1 or inputs.shape[1:] != shape or not len(inputs):
-        raise InvalidInputError("input", f"has the shape {inputs.shape}", f"send (batch, {', '.join(map(str, shape))})")
+        raise InvalidInputError("input", f"has the shape {inputs.shape}", f"send (n, {', '.join(map(str, shape))})")
     if inputs.dtype != np.float32:
         raise InvalidInputError("input", f"has the element type {inputs.dtype}", "send float32")
     if not np.isfinite(inputs).all():
         raise InvalidInputError("input", "holds NaN or infinity", "send finite numbers")
-    return np.concatenate([session.run(None, {declared.name: inputs[i : i + 1]})[0] for i in range(len(inputs))])
+    batch = declared.shape[0] if isinstance(declared.shape[0], int) else 1  # a symbol stands for any number
+    filled = np.concatenate([inputs, np.repeat(inputs[-1:], -len(inputs) % batch, axis=0)])
+    parts = [session.run(None, {declared.name: filled[at : at + batch]})[0] for at in range(0, len(inputs), batch)]
+    return np.concatenate(parts)[: len(inputs)]
