@@ -32,6 +32,36 @@ _JOBS_PER_CALL = 16
 Run = tuple[int, int]
 
 
+def planned_parameters(
+    kinds: tuple[LinkKind, LinkKind],
+    fixed_point: FixedPoint,
+    log_rows: int,
+    legs: int,
+    *,
+    checks_products: bool = False,
+) -> RunParameters:
+    """Return what the settings of a planned segment are generated from: half the rows hold each digit's table.
+
+    Args:
+        fixed_point: with the scale of the segment's own input.
+        checks_products: in columns that leave room in a verifier for one inner column only.
+    """
+    half = 1 << (log_rows - 1)
+    return RunParameters(
+        input_kind=kinds[0],
+        output_kind=kinds[1],
+        input_scale=fixed_point.input_scale,
+        param_scale=fixed_point.param_scale,
+        rebase_multiplier=fixed_point.rebase_multiplier,
+        log_rows=log_rows,
+        decomposition_base=half,
+        decomposition_legs=legs,
+        lookup_half_range=half - RESERVED_ROWS,
+        inner_columns=1 if checks_products else 2,
+        checks_products=checks_products,
+    )
+
+
 @dataclass(frozen=True)
 class Rows:
     """What settings documents say about a run.
@@ -123,18 +153,8 @@ class Layouts:
         self, kinds: tuple[LinkKind, LinkKind], scale: int, log_rows: int, legs: int, *, is_rescaled: bool
     ) -> RunParameters:
         """Return what the settings of a segment are generated from."""
-        half = 1 << (log_rows - 1)
-        return RunParameters(
-            input_kind=kinds[0],
-            output_kind=kinds[1],
-            input_scale=scale,
-            param_scale=self.fixed_point.param_scale,
-            rebase_multiplier=FixedPoint(scale, self.fixed_point.param_scale, is_rescaled).rebase_multiplier,
-            log_rows=log_rows,
-            decomposition_base=half,
-            decomposition_legs=legs,
-            lookup_half_range=half - RESERVED_ROWS,
-        )
+        fixed_point = FixedPoint(scale, self.fixed_point.param_scale, is_rescaled)
+        return planned_parameters(kinds, fixed_point, log_rows, legs)
 
     def _runs(self) -> list[Run]:
         count = len(self.stretch.pieces)

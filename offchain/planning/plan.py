@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -133,11 +134,13 @@ class ModelPlan:
     Attributes:
         plans: one per stretch, in order.
         unprovable: by name, with the reason.
+        digest: SHA-256 of the ONNX file, hex.
     """
 
     plans: tuple[Plan, ...]
     unprovable: tuple[Unprovable, ...]
     constraints: Constraints
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ def plan_model(
     if not plans:
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in unprovable[:4])
         raise InvalidInputError("model", f"no part of it can be proved ({reasons})", "allow more memory or log-rows")
-    return ModelPlan(tuple(plans), tuple(unprovable), constraints)
+    return ModelPlan(tuple(plans), tuple(unprovable), constraints, hashlib.sha256(content).hexdigest())
 
 
 def _plan_stretch(

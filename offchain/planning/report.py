@@ -9,6 +9,17 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from offchain.planning.document import (
+    Fewer,
+    Figures,
+    FixedPointChoice,
+    HeldOut,
+    PlanDocument,
+    PlannedModel,
+    PlannedSegment,
+    Refused,
+    Workers,
+)
 from offchain.planning.plan import Compared, ModelPlan, Plan
 
 _MEBIBYTE = 1 << 20
@@ -116,45 +127,53 @@ def _span(plan: Plan) -> str:
 
 
 def to_json(model: ModelPlan, compared: Sequence[Sequence[Compared]] = ()) -> dict[str, Any]:
-    """Return everything that a plan says, as a JSON object.
+    """Return everything that a plan says, as a JSON object; see :mod:`offchain.planning.document` for its fields.
 
     Args:
         compared: what each plan took, in the order of the plans, where it was run.
     """
     measured = [*compared, *[()] * (len(model.plans) - len(compared))]
-    return {
-        "workers": [vars(group) for group in model.constraints.workers],
-        "plans": [_plan(plan, list(run)) for plan, run in zip(model.plans, measured, strict=True)],
-        "unprovable": [vars(entry) for entry in model.unprovable],
-    }
+    document = PlanDocument(
+        model_sha256=model.digest,
+        workers=tuple(Workers(**vars(group)) for group in model.constraints.workers),
+        plans=tuple(_plan(plan, list(run)) for plan, run in zip(model.plans, measured, strict=True)),
+        unprovable=tuple(Refused(**vars(entry)) for entry in model.unprovable),
+    )
+    return document.model_dump(mode="json", by_alias=True)
 
 
-def _plan(plan: Plan, compared: Sequence[Compared]) -> dict[str, Any]:
-    segments = [_segment(plan, index) for index in range(len(plan.route.segments))]
-    for entry, run in zip(segments, compared, strict=False):
-        entry["measured"] = vars(run.measured)
-    return {
-        "from": plan.stretch.boundaries[plan.start].name,
-        "to": plan.stretch.boundaries[plan.stop].name,
-        "is_whole": plan.is_whole,
-        "cuts": list(plan.cuts),
-        "fixed_point": vars(plan.fixed_point),
-        "critical_seconds": plan.critical_seconds,
-        "execute_seconds": plan.route.execute_seconds,
-        "prove_seconds": plan.prove_seconds,
-        "total_seconds": plan.route.total_seconds,
-        "peak_bytes": plan.peak_bytes,
-        "gas": plan.route.gas,
-        "accuracy": None if plan.accuracy is None else vars(plan.accuracy),
-        "alternatives": [vars(entry) for entry in plan.alternatives],
-        "segments": segments,
-    }
+def _plan(plan: Plan, compared: Sequence[Compared]) -> PlannedModel:
+    runs = [*compared, *[None] * (len(plan.route.segments) - len(compared))]
+    return PlannedModel(
+        opening=plan.stretch.boundaries[plan.start].name,
+        closing=plan.stretch.boundaries[plan.stop].name,
+        is_whole=plan.is_whole,
+        cuts=plan.cuts,
+        fixed_point=FixedPointChoice(**vars(plan.fixed_point)),
+        critical_seconds=plan.critical_seconds,
+        execute_seconds=plan.route.execute_seconds,
+        prove_seconds=plan.prove_seconds,
+        total_seconds=plan.route.total_seconds,
+        peak_bytes=plan.peak_bytes,
+        gas=plan.route.gas,
+        accuracy=None if plan.accuracy is None else HeldOut(**vars(plan.accuracy)),
+        alternatives=tuple(Fewer(**vars(entry)) for entry in plan.alternatives),
+        segments=tuple(_segment(plan, index, run) for index, run in enumerate(runs)),
+    )
 
 
-def _segment(plan: Plan, index: int) -> dict[str, Any]:
+def _segment(plan: Plan, index: int, compared: Compared | None) -> PlannedSegment:
     segment = plan.route.segments[index]
     circuit = segment.circuit
-    kinds = {"input_kind": circuit.input_kind.name, "output_kind": circuit.output_kind.name}
-    figures = {name: value for name, value in vars(segment).items() if name != "circuit"}
-    operators = list(plan.stretch.operators(circuit.start, circuit.stop))
-    return {**vars(circuit), **kinds, **figures, "operators": operators, "ambiguities": list(segment.ambiguities)}
+    # Only what the document's format names: more that a planner knows is its own affair.
+    known = {**vars(segment), **vars(circuit)}
+    fields = {name: value for name, value in known.items() if name in PlannedSegment.model_fields}
+    return PlannedSegment(
+        **{
+            **fields,
+            "input_kind": circuit.input_kind.name,
+            "output_kind": circuit.output_kind.name,
+            "operators": plan.stretch.operators(circuit.start, circuit.stop),
+            "measured": None if compared is None else Figures(**vars(compared.measured)),
+        }
+    )
