@@ -20,8 +20,9 @@ from offchain.chain.contracts import Contracts, read_job
 from offchain.chain.jobs import JobRequest
 from offchain.chain.sender import Receipt, Sender
 from offchain.inference.calibration import Samples
-from offchain.models.preparation import PreparedModel, Recipe, prepare
+from offchain.models.preparation import PreparedModel, prepare
 from offchain.models.publication import publish
+from offchain.models.recipe import Recipe
 from offchain.protocol import hashing
 from offchain.protocol.duties import JobView
 from offchain.protocol.field import decode_elements, encode_elements, quantise

@@ -17,8 +17,10 @@ from offchain.chain.errors import InsufficientFunds, TransactionRefused
 from offchain.chain.sender import Sender
 from offchain.errors import InvalidInputError, RecoverableError
 from offchain.inference.calibration import load_samples
-from offchain.models.preparation import PreparedModel, Recipe, prepare
+from offchain.models.preparation import PreparedModel, prepare
 from offchain.models.publication import announced_keys, publish
+from offchain.models.recipe import Recipe
+from offchain.planning.document import read_plan
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import ProverFailed, Srs
 from offchain.storage.port import ContentStore
@@ -153,8 +155,9 @@ class Registrar:
             for name in ("calibration", "heldout")
             if (directory / name).exists()
         }
+        model, plan = (directory / "model").read_bytes(), directory / "plan"
         prepared = prepare(
-            (directory / "model").read_bytes(),
+            model,
             Recipe(
                 parameters.name,
                 parameters.segments,
@@ -162,6 +165,8 @@ class Registrar:
                 self._max_log_rows,
                 parameters.max_drift,
                 parameters.trials,
+                plan=read_plan(plan.read_bytes(), model, self._max_log_rows) if plan.exists() else None,
+                search_seconds=parameters.search_seconds,
             ),
             samples["calibration"],
             self._prover,

@@ -18,7 +18,12 @@ from offchain.storage.sealing import EncryptionKey
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the owner asked for besides the files."""
+    """What the owner asked for besides the files.
+
+    Args:
+        search_seconds: how long to look for the settings that prove fastest; 0 for the first that fit.
+        predicted: what proving takes as the plan says, seconds and bytes of each segment; None without a plan.
+    """
 
     name: str
     segments: int | None
@@ -26,6 +31,8 @@ class Parameters:
     max_drift: float
     has_heldout: bool
     trials: int = DEFAULT_TRIALS
+    search_seconds: int = 0
+    predicted: tuple[tuple[float, int], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,11 @@ class ModelRows:
         """The registrations that are queued or were under way, oldest first."""
         return self._registrations(registrations.c.status.in_(("queued", "running")))
 
+    def predicted(self, model: ModelId) -> tuple[tuple[float, int], ...] | None:
+        """What proving each segment takes, in seconds and bytes, as the plan said that a model was registered by."""
+        found = self._registrations(registrations.c.model == model)
+        return next((entry.parameters.predicted for entry in reversed(found) if entry.parameters.predicted), None)
+
     def published(self) -> tuple[Registration, ...]:
         """The registrations that are done."""
         return self._registrations(registrations.c.status == "done")
@@ -139,9 +151,11 @@ class ModelRows:
 def _read(row: Mapping[Any, Any]) -> Registration:
     raw = row["parameters"]
     cuts = None if raw["cuts"] is None else tuple(raw["cuts"])
+    figures = raw.get("predicted")
+    predicted = None if figures is None else tuple((seconds, size) for seconds, size in figures)
     return Registration(
         id=row["id"],
-        parameters=Parameters(**{**raw, "cuts": cuts}),
+        parameters=Parameters(**{**raw, "cuts": cuts, "predicted": predicted}),
         status=row["status"],
         step=row["step"],
         share=row["share"],

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from offchain.protocol.trials import DEFAULT_TRIALS, MAX_TRIALS
 
 MAX_NAME = 100
+MAX_SEARCH_SECONDS = 600
 MAX_SEGMENTS = 16
 """See ``Policies.MAX_SEGMENTS``."""
 
@@ -25,8 +26,14 @@ UPLOAD_SCHEMA: dict[str, Any] = {
             "and optionally `label` (n,).",
         },
         "heldout": {"type": "string", "format": "binary", "description": "The same, for measuring accuracy."},
+        "plan": {
+            "type": "string",
+            "format": "binary",
+            "description": "What `interlock model plan --json` wrote of this model: cuts, links, scales and sizes are "
+            "taken from it, and tried before they are used. In place of `segments` and `cuts`.",
+        },
         "name": {"type": "string", "minLength": 1, "maxLength": MAX_NAME},
-        "segments": {"type": "integer", "minimum": 1, "maximum": MAX_SEGMENTS, "description": "Or `cuts`."},
+        "segments": {"type": "integer", "minimum": 1, "maximum": MAX_SEGMENTS, "description": "Or `cuts`, or a plan."},
         "cuts": {"type": "string", "description": "Names of tensors to cut at, with commas between. Or `segments`."},
         "max_drift": {
             "type": "number",
@@ -34,6 +41,14 @@ UPLOAD_SCHEMA: dict[str, Any] = {
             "maximum": 1,
             "default": 0.05,
             "description": "How far outputs in fixed point may be off, relative to the largest output.",
+        },
+        "search_seconds": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_SEARCH_SECONDS,
+            "default": 0,
+            "description": "How long to search for the settings that prove fastest within `max_drift` of `heldout`; "
+            "0 takes the first that fit. Not with a plan, which has its own.",
         },
         "trials": {
             "type": "integer",
@@ -74,6 +89,13 @@ class RegistrationAnswer(BaseModel):
     error: ErrorDetail | None
 
 
+class PredictedProof(BaseModel):
+    """What proving a segment takes, as the plan said that the model was registered by here."""
+
+    seconds: float
+    bytes: int
+
+
 class SegmentSummary(BaseModel):
     """One segment of a model."""
 
@@ -88,6 +110,10 @@ class SegmentSummary(BaseModel):
     rows: int
     log_rows: int
     proof_bytes: int
+    is_exact: bool = Field(description="Whether one input has one output that proves, as the model's owner says.")
+    ambiguities: list[str] = Field(description="Why not.")
+    closing_link_is_unique: bool = Field(description="Whether equal outputs have one link.")
+    predicted: PredictedProof | None
 
 
 class AccuracySummary(BaseModel):

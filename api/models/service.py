@@ -19,11 +19,13 @@ from api.errors import Fault, Refused
 from api.models.rows import ModelRows, Parameters, Registration
 from api.models.schemas import (
     MAX_NAME,
+    MAX_SEARCH_SECONDS,
     MAX_SEGMENTS,
     AccuracySummary,
     ErrorDetail,
     ModelAnswer,
     ModelList,
+    PredictedProof,
     RegistrationAccepted,
     RegistrationAnswer,
     SegmentSummary,
@@ -31,7 +33,8 @@ from api.models.schemas import (
 from offchain.chain.contracts import Contracts
 from offchain.errors import InvalidInputError
 from offchain.inference.calibration import load_samples
-from offchain.inference.untrusted import split_model
+from offchain.models.recipe import cut_model
+from offchain.planning.document import PlannedModel, read_plan
 from offchain.protocol.trials import DEFAULT_TRIALS, MAX_TRIALS
 from offchain.protocol.types import ModelId
 from offchain.requester.requester import Requester
@@ -42,8 +45,8 @@ _log = logging.getLogger(__name__)
 
 MAX_WAITING = 32
 MAX_COUNTED_WORKERS = 64
-FILES = ("model", "calibration", "heldout")
-FIELDS = ("name", "segments", "cuts", "max_drift", "trials")
+FILES = ("model", "calibration", "heldout", "plan")
+FIELDS = ("name", "segments", "cuts", "max_drift", "trials", "search_seconds")
 DEFAULT_DRIFT = 0.05
 
 
@@ -80,14 +83,17 @@ class ModelService:
         Raises:
             Refused, InvalidInputError, NativeCallFailed: nothing was kept.
         """
-        parameters = read_parameters(files, texts)
+        plan = None
+        if "plan" in files and "model" in files:
+            plan = read_plan(files["plan"], files["model"], self._config.max_log_rows)
+        parameters = read_parameters(files, texts, plan)
         identifier = registration_id(files, parameters)
         registration = self._rows.registration(identifier)
         if registration is not None and registration.status != "failed":
             return _accepted(registration), False
         if len(self._rows.unfinished()) >= MAX_WAITING:
             raise Refused(Fault.TRY_AGAIN, f"{MAX_WAITING} models are waiting already", mend="try again later")
-        check_files(files, parameters)
+        check_files(files, parameters, plan)
         self._keep(identifier, files)
         is_new = registration is None
         if registration is None:
@@ -149,6 +155,7 @@ class ModelService:
     def _describe(self, model: ModelId) -> ModelAnswer:
         manifest = self._requester.manifest(model)
         head = self._contracts.connection.block_number()
+        predicted = self._rows.predicted(model) or (None,) * len(manifest.segments)
         drawn = self._contracts.staking.draw(model, head - 1, bytes(32), MAX_COUNTED_WORKERS, [])
         return ModelAnswer(
             model="0x" + model.hex(),
@@ -169,8 +176,12 @@ class ModelService:
                     rows=segment.rows,
                     log_rows=segment.log_rows,
                     proof_bytes=segment.proof_bytes,
+                    is_exact=not segment.ambiguities,
+                    ambiguities=list(segment.ambiguities),
+                    closing_link_is_unique=segment.closing_link_is_unique,
+                    predicted=None if figures is None else PredictedProof(seconds=figures[0], bytes=figures[1]),
                 )
-                for index, segment in enumerate(manifest.segments)
+                for index, (segment, figures) in enumerate(zip(manifest.segments, predicted, strict=True))
             ],
             accuracy=AccuracySummary(**asdict(manifest.accuracy)),
             srs_origin=manifest.srs.origin,
@@ -196,7 +207,9 @@ class ModelService:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_parameters(files: Mapping[str, bytes], texts: Mapping[str, str]) -> Parameters:
+def read_parameters(
+    files: Mapping[str, bytes], texts: Mapping[str, str], plan: PlannedModel | None = None
+) -> Parameters:
     """Validate the form's fields.
 
     Raises:
@@ -208,17 +221,27 @@ def read_parameters(files: Mapping[str, bytes], texts: Mapping[str, str]) -> Par
     name = texts.get("name", "").strip()
     if not name or len(name) > MAX_NAME or not name.isprintable():
         raise InvalidInputError("name", "it is missing, too long, or not printable", f"give 1 to {MAX_NAME} characters")
-    if ("segments" in texts) == ("cuts" in texts):
-        raise InvalidInputError("segments", "exactly one of segments and cuts is needed", "send one of the two")
+    if ("segments" in texts) + ("cuts" in texts) + ("plan" in files) != 1:
+        problem = "exactly one of segments, cuts and a plan is needed"
+        raise InvalidInputError("segments", problem, "send one of the three")
     segments, cuts = None, None
     if "segments" in texts:
         segments = _whole_number("segments", texts["segments"], 1, MAX_SEGMENTS)
-    else:
+    elif "cuts" in texts:
         cuts = tuple(cut.strip() for cut in texts["cuts"].split(","))
         if not all(cuts) or len(cuts) >= MAX_SEGMENTS:
             raise InvalidInputError("cuts", "they are no names", f"name 1 to {MAX_SEGMENTS - 1}, with commas between")
     trials = _whole_number("trials", texts.get("trials", str(DEFAULT_TRIALS)), 0, MAX_TRIALS)
-    return Parameters(name, segments, cuts, _drift(texts.get("max_drift")), "heldout" in files, trials)
+    seconds = _whole_number("search_seconds", texts.get("search_seconds", "0"), 0, MAX_SEARCH_SECONDS)
+    if seconds and plan is not None:
+        raise InvalidInputError("search_seconds", "a plan has its own settings", "send one of the two")
+    if seconds and "heldout" not in files:
+        raise InvalidInputError("heldout", "the file is missing", "send samples that a search may bound accuracy on")
+    predicted = None
+    if plan is not None:
+        predicted = tuple((segment.prove_seconds, segment.prove_bytes) for segment in plan.segments)
+    drift = _drift(texts.get("max_drift"))
+    return Parameters(name, segments, cuts, drift, "heldout" in files, trials, seconds, predicted)
 
 
 def registration_id(files: Mapping[str, bytes], parameters: Parameters) -> str:
@@ -227,14 +250,14 @@ def registration_id(files: Mapping[str, bytes], parameters: Parameters) -> str:
     return hashlib.sha256(json.dumps([digests, asdict(parameters)], sort_keys=True).encode()).hexdigest()[:32]
 
 
-def check_files(files: Mapping[str, bytes], parameters: Parameters) -> None:
+def check_files(files: Mapping[str, bytes], parameters: Parameters, plan: PlannedModel | None) -> None:
     """Validate the files: that the model can be read and cut so, and that the samples fit it.
 
     Raises:
         InvalidInputError: naming the file, or the place in it.
     """
     try:
-        segments = split_model(files["model"], cuts=parameters.cuts, segments=parameters.segments)
+        segments = cut_model(files["model"], parameters.segments, parameters.cuts, plan)
     except NativeCallFailed as error:
         raise InvalidInputError("model", f"reading it failed ({error.kind})", "send a sound ONNX file") from error
     if len(segments) > MAX_SEGMENTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from offchain.audit.report import CheckFailed, Checklist, require_equal
@@ -16,6 +17,7 @@ from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import SegmentCircuit, Srs
 from offchain.storage.port import ContentReader
 from offchain.storage.sealing import Identity
+from offchain.tuning.exactness import ambiguities_of
 
 
 def model_identity(
@@ -44,7 +46,10 @@ def rederive(
     identity: Identity,
     checks: Checklist,
 ) -> None:
-    """Compile a segment from nothing, and compare its key, its form and its verifier's code with what is registered."""
+    """Derive a segment from nothing, and compare with what is registered.
+
+    That is its key, its form, its verifier's code, and whether one input has one output that proves.
+    """
 
     def derive(directory: Path) -> SegmentCircuit:
         onnx = open_onnx(index, segment, store, identity)
@@ -61,9 +66,21 @@ def rederive(
         require_equal("code hash of the verifier", bytes.fromhex(segment.verifier_code_hash), code_hash(compiled))
         return f"{len(compiled.runtime_code)} bytes of equal code"
 
+    def compare_exactness(circuit: SegmentCircuit) -> str:
+        # Of what was compiled to the registered key just now: other settings would have other operations.
+        (found,) = ambiguities_of(prover, [circuit.onnx.read_bytes()], [circuit.settings.read_bytes()])
+        require_equal("what gives one input several outputs", _operations(segment.ambiguities), _operations(found))
+        return "; ".join(found) or "one input has one output"
+
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         circuit = checks.obtain("rederived_key", lambda: derive(directory), lambda it: f"key 0x{it.vk_digest.hex()}")
         if circuit is not None:
             found = circuit
             checks.check("rederived_verifier", lambda: compare_code(found, directory))
+            checks.check("rederived_exactness", lambda: compare_exactness(found))
+
+
+def _operations(reasons: Sequence[str]) -> list[str]:
+    """What reasons are about; the rest of each is explained to readers, and may be worded otherwise some day."""
+    return sorted({reason.partition(":")[0] for reason in reasons})

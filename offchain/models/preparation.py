@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from offchain import toolchain
 from offchain.inference.calibration import Samples
-from offchain.inference.untrusted import Segment, split_model
+from offchain.inference.untrusted import Segment
+from offchain.models.recipe import Recipe, choose_settings, cut
 from offchain.models.trials import check_count, make_trials
 from offchain.models.verifiers import code_hash, compile_segment_verifiers
 from offchain.protocol.field import dequantise, quantise
 from offchain.protocol.manifest import Accuracy, Manifest, SegmentRecord, SrsRecord, check_manifest
-from offchain.protocol.trials import DEFAULT_TRIALS
 from offchain.proving.boundary import check_boundaries
 from offchain.proving.ezkl_prover import EzklProver
-from offchain.proving.port import SegmentCircuit, Srs, Tuning
+from offchain.proving.port import SegmentCircuit, Srs, TunedSegment, Tuning
 from offchain.proving.srs import insecure_srs
 from offchain.proving.verifier import CompiledVerifier
 from offchain.sandbox import run_limited
@@ -39,28 +39,6 @@ FLOAT_MEMORY_BYTES = 2 << 30
 
 def no_progress(step: str, share: float) -> None:
     """Report nothing."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What the owner decides.
-
-    Args:
-        name: what the model is called.
-        segments: into how many segments to cut, or
-        cuts: at which tensors.
-        max_log_rows: the largest circuit that the workers can prove.
-        max_drift: how far the fixed-point outputs may be off, relative to the largest output.
-        trials: how many questions with known answers new workers find, 0 to 256; each is used up by those who answer it
-            at the same time. With none, whoever bonds may serve.
-    """
-
-    name: str
-    segments: int | None = None
-    cuts: tuple[str, ...] | None = None
-    max_log_rows: int = 17
-    max_drift: float = 0.05
-    trials: int = DEFAULT_TRIALS
 
 
 @dataclass(frozen=True)
@@ -109,14 +87,9 @@ def prepare(
     """
     check_count(recipe.trials)
     progress("cutting", 0.0)
-    segments = split_model(model, cuts=recipe.cuts, segments=recipe.segments)
+    segments = cut(model, recipe)
     progress("choosing settings", 0.05)
-    tuning = prover.tune(
-        [segment.onnx for segment in segments],
-        calibration.inputs,
-        max_log_rows=recipe.max_log_rows,
-        max_drift=recipe.max_drift,
-    )
+    tuning = choose_settings([segment.onnx for segment in segments], recipe, calibration, heldout, prover)
     srs = srs or insecure_srs(prover, tuning.log_rows)
     circuits = []
     for index, (segment, tuned) in enumerate(zip(segments, tuning.segments, strict=True)):
@@ -148,8 +121,8 @@ def prepare(
         accuracy=accuracy,
         trials=trials,
         segments=tuple(
-            _record(segment, circuit, verifier, identity, pin)
-            for segment, circuit, verifier in zip(segments, circuits, verifiers, strict=True)
+            _record(segment, circuit, tuned, verifier, identity, pin)
+            for segment, circuit, tuned, verifier in zip(segments, circuits, tuning.segments, verifiers, strict=True)
         ),
     )
     check_manifest(manifest)
@@ -189,6 +162,7 @@ def measure(
 def _record(
     segment: Segment,
     circuit: SegmentCircuit,
+    tuned: TunedSegment,
     verifier: CompiledVerifier,
     identity: Identity,
     pin: Callable[[bytes], str],
@@ -210,6 +184,8 @@ def _record(
         settings_cid=pin(circuit.settings.read_bytes()),
         onnx_digest=hashlib.sha256(segment.onnx).hexdigest(),
         onnx_sealed_cid=pin(seal(segment.onnx, [identity.encryption_key])),
+        ambiguities=tuned.ambiguities,
+        closing_link_is_unique=tuned.closing_link_is_unique,
     )
 
 

@@ -23,8 +23,10 @@ from offchain.protocol.links import LinkKind
 from offchain.protocol.trials import Trials, check_trials
 from offchain.protocol.types import ModelId
 
-FORMAT = "interlock.manifest.v2"
+FORMAT = "interlock.manifest.v3"
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_AMBIGUITIES = 32
+MAX_AMBIGUITY = 200
 _HASH = re.compile("[0-9a-f]{64}")
 SRS_ORIGINS = ("ceremony", "local-ceremony", "insecure-dev")
 
@@ -77,6 +79,9 @@ class SegmentRecord:
         verification_key_digest: SHA-256 of the verification key.
         verifier_code_hash: Keccak-256 of the verifier contract's runtime code.
         log_rows: the circuit has two to this power rows, of which ``rows`` are used.
+        ambiguities: why one input has several outputs that prove; empty where it has one. Derived from ONNX and
+            settings, so that whoever may open the ONNX finds out whether it is true.
+        closing_link_is_unique: whether equal outputs have one link. A KZG link has any number of them.
     """
 
     operators: str
@@ -95,6 +100,8 @@ class SegmentRecord:
     settings_cid: str
     onnx_digest: str
     onnx_sealed_cid: str
+    ambiguities: tuple[str, ...]
+    closing_link_is_unique: bool
 
     def spec(self) -> tuple[object, ...]:
         """The fields of ``SegmentSpec`` in ``IRegistry.sol``, in order."""
@@ -186,6 +193,8 @@ def parse_manifest(content: bytes) -> Manifest:
         raise InvalidInputError("manifest", "its bytes are not canonical", "use the manifest as it was pinned")
     _check_values(manifest)
     check_manifest(manifest)
+    for index, segment in enumerate(manifest.segments):
+        _check_uniqueness(index, segment)
     return manifest
 
 
@@ -235,6 +244,24 @@ def _check_values(manifest: Manifest) -> None:
             raise InvalidInputError(field, "it is not 32 bytes in lower-case hex", "use the manifest as pinned")
 
 
+def _check_uniqueness(index: int, segment: SegmentRecord) -> None:
+    """Refuse ambiguities that are no list of lines, and a link that is said to be unique and cannot be, or is not."""
+    reasons = segment.ambiguities
+    if len(reasons) > MAX_AMBIGUITIES or len(set(reasons)) < len(reasons):
+        raise InvalidInputError(
+            f"segments[{index}].ambiguities", "they are repeated or too many", "use the manifest as pinned"
+        )
+    for reason in reasons:
+        if not 1 <= len(reason) <= MAX_AMBIGUITY or not reason.isprintable():
+            raise InvalidInputError(f"segments[{index}].ambiguities", "one is no line", "use the manifest as pinned")
+    if segment.closing_link_is_unique is not (segment.output_kind is not LinkKind.KZG):
+        raise InvalidInputError(
+            f"segments[{index}].closing_link_is_unique",
+            f"it is {segment.closing_link_is_unique}, and its output is {segment.output_kind.name.lower()}",
+            "say true exactly where the output is no KZG link",
+        )
+
+
 def _parse_trials(record: dict[str, Any]) -> Trials:
     return Trials(**{**record, "answers": tuple(record["answers"])})
 
@@ -247,5 +274,12 @@ def _parse_segment(record: dict[str, Any]) -> SegmentRecord:
             "output_kind": LinkKind[str(record["output_kind"]).upper()],
             "input_shape": tuple(int(size) for size in record["input_shape"]),
             "output_shape": tuple(int(size) for size in record["output_shape"]),
+            "ambiguities": _parse_reasons(record["ambiguities"]),
         }
     )
+
+
+def _parse_reasons(entries: object) -> tuple[str, ...]:
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise ValueError("ambiguities are no list of texts")
+    return tuple(entries)

@@ -16,7 +16,8 @@ from offchain.chain.errors import TransactionRefused
 from offchain.chain.sender import Sender
 from offchain.errors import InvalidInputError
 from offchain.inference.calibration import Samples
-from offchain.models.preparation import Recipe, prepare
+from offchain.models.preparation import prepare
+from offchain.models.recipe import Recipe
 from offchain.protocol.links import LinkKind
 from offchain.protocol.manifest import Manifest, check_manifest, parse_manifest
 from offchain.proving.ezkl_prover import EzklProver

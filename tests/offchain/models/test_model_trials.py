@@ -10,7 +10,8 @@ import pytest
 
 from offchain.errors import InvalidInputError
 from offchain.inference.calibration import Samples
-from offchain.models.preparation import PreparedModel, Recipe, prepare
+from offchain.models.preparation import PreparedModel, prepare
+from offchain.models.recipe import Recipe
 from offchain.models.trials import MAX_SEEDS, answer_trials, make_trials
 from offchain.protocol import hashing
 from offchain.protocol.field import signed

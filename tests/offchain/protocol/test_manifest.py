@@ -48,8 +48,16 @@ SEGMENT = SegmentRecord(
     settings_cid=CID,
     onnx_digest=DIGEST,
     onnx_sealed_cid=CID,
+    ambiguities=(),
+    closing_link_is_unique=False,
 )
-LAST = replace(SEGMENT, output_kind=LinkKind.PUBLIC, output_shape=(1, 2))
+LAST = replace(
+    SEGMENT,
+    output_kind=LinkKind.PUBLIC,
+    output_shape=(1, 2),
+    ambiguities=("rescale: the prover may round either way",),
+    closing_link_is_unique=True,
+)
 MANIFEST = Manifest(
     name="screening",
     model_key=DIGEST,
@@ -143,7 +151,7 @@ def test_parse_manifest__not_json__is_refused(content: bytes) -> None:
     assert caught.value.field == "manifest"
 
 
-@pytest.mark.parametrize("content", [b"[]", b"1", b"null", b"{}", b'{"format":"interlock.manifest.v1"}'])
+@pytest.mark.parametrize("content", [b"[]", b"1", b"null", b"{}", b'{"format":"interlock.manifest.v2"}'])
 def test_parse_manifest__other_format__is_refused(content: bytes) -> None:
     with pytest.raises(InvalidInputError) as caught:
         parse_manifest(content)
@@ -170,6 +178,12 @@ def test_parse_manifest__too_large__is_refused_before_it_is_read() -> None:
         lambda record: record["segments"][0].update(input_kind="kzgg"),
         lambda record: record["segments"][0].update(input_shape=None),
         lambda record: record["segments"][0].update(input_shape=["x"]),
+        lambda record: record["segments"][0].pop("ambiguities"),
+        *[
+            lambda record, value=value: record["segments"][0].update(ambiguities=value)
+            for value in (None, "rescale", [1], [["rescale"]], {"rescale": 1})
+        ],
+        lambda record: record["segments"][0].pop("closing_link_is_unique"),
         lambda record: record["accuracy"].update(more=1),
         lambda record: record.pop("trials"),
         lambda record: record.update(trials=None),
@@ -239,6 +253,17 @@ def test_parse_manifest__wrong_fields__are_refused(change: Callable[[dict[str, A
         (lambda record: record["segments"][1].update(input_shape=[4, 1]), "segments[1].input_shape"),
         (lambda record: record["segments"][2].update(input_kind="poseidon"), "segments[2].input_kind"),
         (lambda record: record["segments"][2].update(output_kind="kzg"), "segments[-1].output_kind"),
+        *[
+            (lambda record, value=value: record["segments"][1].update(ambiguities=value), "segments[1].ambiguities")
+            for value in ([""], ["a\nb"], ["a"] * 2, ["a" * 201], [str(index) for index in range(33)])
+        ],
+        *[
+            (
+                lambda record, at=at, value=value: record["segments"][at].update(closing_link_is_unique=value),
+                f"segments[{at}].closing_link_is_unique",
+            )
+            for at, value in ((0, True), (2, False), (2, 1), (0, 0), (1, None))
+        ],
     ],
 )
 def test_parse_manifest__broken_rule__is_refused_by_field(
