@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from offchain.errors import InvalidInputError
+from offchain.inference.channels import cut_channels
 from offchain.inference.onnx_model import MAX_MODEL_BYTES, input_shape, load_model, output_shape
 from offchain.inference.rewriting import rewrite_for_proving
 from offchain.inference.splitting import Cut, choose_cuts, find_cuts, split, total_cost
@@ -84,6 +85,7 @@ def split_model(
     cuts: Sequence[str] | None = None,
     segments: int | None = None,
     products: Sequence[bool] | None = None,
+    groups: Mapping[str, int] | None = None,
 ) -> tuple[Segment, ...]:
     """Check a model and split it at the given cuts, or into a number of balanced segments.
 
@@ -92,6 +94,7 @@ def split_model(
         cuts: names of tensors, see :func:`offchain.inference.splitting.split`.
         segments: how many segments instead; exactly one of the two must be given.
         products: for each segment whether its large convolutions become products of matrices; none if left out.
+        groups: layers to cut by channels first, see :func:`offchain.inference.channels.cut_channels`.
 
     Raises:
         InvalidInputError: it is not a model that Interlock supports, or cannot be cut there.
@@ -104,6 +107,7 @@ def split_model(
         "cuts": None if cuts is None else list(cuts),
         "segments": segments,
         "products": None if products is None else list(products),
+        "groups": dict(groups or {}),
     }
     return tuple(
         Segment(
@@ -147,7 +151,7 @@ def inspect_payload(payload: dict[str, Any]) -> dict[str, Any]:
 
 def split_payload(payload: dict[str, Any]) -> dict[str, Any]:
     """Serve :func:`split_model` in the child."""
-    model = load_model(base64.b64decode(payload["content"]))
+    model = load_model(cut_channels(base64.b64decode(payload["content"]), payload["groups"]))
     cuts = payload["cuts"]
     names = choose_cuts(model, payload["segments"]) if cuts is None else tuple(cuts)
     products = payload["products"] or [False] * (len(names) + 1)
