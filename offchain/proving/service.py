@@ -1,17 +1,19 @@
 """Proves for several jobs on one machine: in the order of their deadlines, never more at once than memory holds.
 
 A prover that is killed for lack of memory costs its operator stake, so what a proof needs is predicted, and one that
-would not fit beside the others waits. Keys are read ahead while it does.
+would not fit beside the others waits. Keys are read ahead while it does. A proof that nobody has asked for yet fills
+idle time only: one that is due ends it where it needs its place.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -20,6 +22,8 @@ from offchain.errors import InvalidInputError
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import Proof, ProverFailed, SegmentCircuit
 from offchain.sandbox import Cancellation
+
+_log = logging.getLogger(__name__)
 
 BASE_BYTES = 64 << 20
 """What the prover takes before it reads a key: the interpreter, the library and the SRS of a small circuit."""
@@ -34,6 +38,8 @@ class State(Enum):
 
     WAITING = "waiting"
     PROVING = "proving"
+    YIELDING = "yielding"
+    """It is being ended, for one that is due."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Progress:
     """One proof that waits or is made.
 
     Args:
-        deadline: on the monotonic clock; infinite if there is none.
+        deadline: on the monotonic clock; infinite if nobody has asked for it yet.
         predicted_bytes: peak memory.
         seconds: how long it has been in this state.
     """
@@ -59,8 +65,14 @@ class _Task:
     number: int
     name: str = field(compare=False)
     predicted_bytes: int = field(compare=False)
+    cancellation: Cancellation | None = field(compare=False, default=None)
     state: State = field(compare=False, default=State.WAITING)
     since: float = field(compare=False, default_factory=time.monotonic)
+
+    @property
+    def is_early(self) -> bool:
+        """Whether it may be ended for one that is due."""
+        return self.deadline == math.inf and self.cancellation is not None
 
 
 class ProverService:
@@ -70,9 +82,17 @@ class ProverService:
         prover: makes them.
         memory_bytes: what all proofs under way may take together.
         slots: how many may be made at once. Two at once on two cores gain about 15 %.
+        predict: peak memory of a circuit's proof, where more is known than the size of its key. The larger one counts.
     """
 
-    def __init__(self, prover: EzklProver, *, memory_bytes: int, slots: int = 1) -> None:
+    def __init__(
+        self,
+        prover: EzklProver,
+        *,
+        memory_bytes: int,
+        slots: int = 1,
+        predict: Callable[[SegmentCircuit], int] | None = None,
+    ) -> None:
         if memory_bytes <= 0:
             raise InvalidInputError("memory_bytes", f"{memory_bytes} is nothing", "give what the prover may take")
         if slots <= 0:
@@ -80,6 +100,7 @@ class ProverService:
         self._prover = prover
         self._memory_bytes = memory_bytes
         self._slots = slots
+        self._predict = predict or predicted_bytes
         self._changed = threading.Condition()
         self._tasks: list[_Task] = []
         self._numbers = itertools.count()
@@ -98,14 +119,17 @@ class ProverService:
         Raises:
             InvalidInputError: more than all that there is.
         """
-        needed = predicted_bytes(circuit)
+        needed = max(predicted_bytes(circuit), self._predict(circuit))
+        self._check_fits(needed, name)
+        return needed
+
+    def _check_fits(self, needed: int, name: str) -> None:
         if needed > self._memory_bytes:
             raise InvalidInputError(
                 name,
                 f"its proof needs about {needed >> 20} MiB, and the prover has {self._memory_bytes >> 20} MiB",
                 "give the prover more memory, or cut the model into smaller segments",
             )
-        return needed
 
     def prove(
         self,
@@ -120,32 +144,55 @@ class ProverService:
 
         Args:
             elements: the segment's input.
-            deadline: on the monotonic clock; the earliest is served first. One that has passed is still served.
+            deadline: on the monotonic clock; the earliest is served first. One that has passed is still served. With
+                an infinite one it only fills idle time, and is cancelled where one that is due needs its place.
             cancellation: ends the waiting, or the proof, with ProverFailed.
 
         Raises:
             InvalidInputError: it needs more memory than there is, or the circuit does not take the input.
             ProverFailed: it ran out of time or memory, or was cancelled.
         """
-        task = _Task(deadline, next(self._numbers), name, self.check_fits(circuit, name))
-        with self._place(task, cancellation, circuit):
+        least = predicted_bytes(circuit)
+        self._check_fits(least, name)
+        # What was learnt since the circuit was loaded is no reason to refuse what is owed by now: it is proved alone.
+        needed = min(max(least, self._predict(circuit)), self._memory_bytes)
+        task = _Task(deadline, next(self._numbers), name, needed, cancellation)
+        with self._place(task, circuit):
             return self._prover.prove_elements(circuit, elements, name=name, cancellation=cancellation)
 
+    def hasten(self, cancellation: Cancellation, deadline: float) -> None:
+        """Give a proof that waits or is made another deadline; nothing happens if it is over, or has not come yet.
+
+        Args:
+            cancellation: the one that the proof was asked for with.
+        """
+        with self._changed:
+            for task in self._tasks:
+                if task.cancellation is cancellation:
+                    task.deadline = deadline
+            self._tasks.sort()
+            self._changed.notify_all()
+
     @contextmanager
-    def _place(self, task: _Task, cancellation: Cancellation | None, circuit: SegmentCircuit) -> Iterator[None]:
+    def _place(self, task: _Task, circuit: SegmentCircuit) -> Iterator[None]:
         with self._changed:
             self._tasks.append(task)
             self._tasks.sort()
         try:
             if not self._is_next(task):
+                _log.info("proof of %s waits: %d others come first or are made", task.name, len(self._tasks) - 1)
                 read_ahead(circuit)
             with self._changed:
                 while not self._is_next(task):
-                    if cancellation is not None and cancellation.is_cancelled:
+                    if task.cancellation is not None and task.cancellation.is_cancelled:
                         raise ProverFailed(task.name, "cancelled", "it is not wanted any more")
+                    self._make_room(task)
                     self._changed.wait(WAITING_SECONDS)
                 task.state, task.since = State.PROVING, time.monotonic()
+            due = "early" if task.is_early else f"due in {task.deadline - task.since:.0f} s"
+            _log.info("proof of %s begun (%s, about %d MiB)", task.name, due, task.predicted_bytes >> 20)
             yield
+            _log.info("proof of %s made in %.1f s", task.name, time.monotonic() - task.since)
         finally:
             with self._changed:
                 self._tasks.remove(task)
@@ -154,10 +201,30 @@ class ProverService:
     def _is_next(self, task: _Task) -> bool:
         """Whether a place is free, and nobody waits who is more urgent. Who does not fit yet is not overtaken."""
         with self._changed:
-            under_way = [it for it in self._tasks if it.state is State.PROVING]
+            under_way = [it for it in self._tasks if it.state is not State.WAITING]
             waiting = [it for it in self._tasks if it.state is State.WAITING]
-            fits = sum(it.predicted_bytes for it in under_way) + task.predicted_bytes <= self._memory_bytes
-            return fits and len(under_way) < self._slots and waiting[0] is task
+            if task.is_early and not all(it.is_early for it in self._tasks):
+                return False
+            return self._has_place(task, under_way) and waiting[0] is task
+
+    def _has_place(self, task: _Task, others: Sequence[_Task]) -> bool:
+        taken = sum(it.predicted_bytes for it in others)
+        return len(others) < self._slots and taken + task.predicted_bytes <= self._memory_bytes
+
+    def _make_room(self, task: _Task) -> None:
+        """End early proofs for one that is due and comes next, the last begun first, as many as it needs."""
+        waiting = [it for it in self._tasks if it.state is State.WAITING]
+        if task.is_early or waiting[0] is not task:
+            return
+        staying = [it for it in self._tasks if it.state is State.PROVING]
+        for early in sorted((it for it in staying if it.is_early), key=lambda it: it.since, reverse=True):
+            if self._has_place(task, staying):
+                return
+            assert early.cancellation is not None
+            staying.remove(early)
+            early.state = State.YIELDING
+            early.cancellation.cancel()
+            _log.info("proof of %s yields to %s", early.name, task.name)
 
 
 def predicted_bytes(circuit: SegmentCircuit) -> int:

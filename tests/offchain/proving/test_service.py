@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,11 @@ class Gate:
 
     def prove_elements(self, circuit: Any, elements: Any, *, name: str, cancellation: Any = None) -> Proof:
         self.begun.append(name)
-        assert self._event(name).wait(10)
+        deadline = time.monotonic() + 10
+        while not self._event(name).wait(0.005):
+            if cancellation is not None and cancellation.is_cancelled:
+                raise ProverFailed(name, "cancelled", "it is not wanted any more")
+            assert time.monotonic() < deadline
         return PROOF
 
     def let_end(self, name: str) -> None:
@@ -149,6 +154,111 @@ def test_prove__cancelled_while_it_waits__never_begins(gate: Gate, circuit: Any,
         unwanted.result(10)
     gate.let_end("a")
     assert gate.begun == ["a"]
+
+
+# --- proofs that nobody has asked for yet -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_prove__due_while_an_early_one_has_its_place__ends_that(
+    gate: Gate, circuit: Any, pool: ThreadPoolExecutor, slots: int
+) -> None:
+    asking = Asking(gate, circuit, pool, proofs=1, slots=slots)
+    early = asking.ask("early", math.inf, Cancellation())
+    asking.begun(["early"])
+    due = asking.ask("due", 1.0)
+    with pytest.raises(ProverFailed, match="cancelled"):
+        early.result(10)
+    gate.let_end("due")
+    assert due.result(10) == PROOF
+    assert gate.begun == ["early", "due"]
+
+
+def test_prove__due_while_there_is_room__leaves_the_early_one_alone(
+    gate: Gate, circuit: Any, pool: ThreadPoolExecutor
+) -> None:
+    asking = Asking(gate, circuit, pool, proofs=2, slots=2)
+    early = asking.ask("early", math.inf, Cancellation())
+    asking.begun(["early"])
+    due = asking.ask("due", 1.0)
+    asking.begun(["early", "due"])
+    for name in ("due", "early"):
+        gate.let_end(name)
+    assert due.result(10) == early.result(10) == PROOF
+
+
+def test_prove__several_early_ones__ends_no_more_than_are_in_the_way(
+    gate: Gate, circuit: Any, pool: ThreadPoolExecutor
+) -> None:
+    asking = Asking(gate, circuit, pool, proofs=2, slots=2)
+    first = asking.ask("first", math.inf, Cancellation())
+    asking.begun(["first"])
+    last = asking.ask("last", math.inf, Cancellation())
+    asking.begun(["first", "last"])
+    due = asking.ask("due", 1.0)
+    with pytest.raises(ProverFailed, match="cancelled"):
+        last.result(10)  # the one on which least was spent
+    asking.begun(["first", "last", "due"])
+    for name in ("due", "first"):
+        gate.let_end(name)
+    assert due.result(10) == first.result(10) == PROOF
+
+
+def test_prove__early_while_one_is_due__waits_even_if_there_is_room(
+    gate: Gate, circuit: Any, pool: ThreadPoolExecutor
+) -> None:
+    asking = Asking(gate, circuit, pool, proofs=2, slots=2)
+    asking.ask("due", 1.0)
+    asking.begun(["due"])
+    early = asking.ask("early", math.inf, Cancellation())
+    assert [it.state for it in asking.service.progress()] == [State.PROVING, State.WAITING]
+    assert gate.begun == ["due"]
+    gate.let_end("due")
+    asking.begun(["due", "early"])
+    gate.let_end("early")
+    assert early.result(10) == PROOF
+
+
+def test_hasten__early_one_that_became_due__is_not_ended_any_more(
+    gate: Gate, circuit: Any, pool: ThreadPoolExecutor
+) -> None:
+    asking, cancellation = Asking(gate, circuit, pool, proofs=1, slots=1), Cancellation()
+    early = asking.ask("early", math.inf, cancellation)
+    asking.begun(["early"])
+    asking.service.hasten(cancellation, 5.0)
+    due = asking.ask("due", 1.0)
+    assert {it.name: it.state for it in asking.service.progress()} == {"early": State.PROVING, "due": State.WAITING}
+    gate.let_end("early")
+    assert early.result(10) == PROOF
+    asking.begun(["early", "due"])
+    gate.let_end("due")
+    assert due.result(10) == PROOF
+
+
+def test_prove__model_predicts_more_than_the_key__admits_by_that(
+    gate: Gate, circuit: Any, pool: ThreadPoolExecutor
+) -> None:
+    service = ProverService(gate, memory_bytes=3 * NEEDED, slots=2, predict=lambda it: 2 * NEEDED)  # type: ignore[arg-type]
+    assert service.check_fits(circuit, "c") == 2 * NEEDED
+    for name in "ab":
+        pool.submit(service.prove, circuit, (1,), deadline=1.0, name=name)
+        until(lambda name=name: name in [it.name for it in service.progress()])
+    assert [it.state for it in service.progress()].count(State.WAITING) == 1
+    for name in "ab":
+        gate.let_end(name)
+
+
+def test_prove__model_predicts_less_than_the_key__admits_by_the_key(gate: Gate, circuit: Any) -> None:
+    service = ProverService(gate, memory_bytes=3 * NEEDED, predict=lambda it: 1)  # type: ignore[arg-type]
+    assert service.check_fits(circuit, "c") == NEEDED
+
+
+def test_prove__more_than_there_is_is_predicted_since_it_was_loaded__is_proved_alone(gate: Gate, circuit: Any) -> None:
+    service = ProverService(gate, memory_bytes=2 * NEEDED, slots=2, predict=lambda it: 3 * NEEDED)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError):
+        service.check_fits(circuit, "new")
+    gate.let_end("owed")
+    assert service.prove(circuit, (1,), name="owed") == PROOF
 
 
 def test_prove__more_than_all_memory__is_refused_with_the_figures(gate: Gate, circuit: Any) -> None:
