@@ -232,14 +232,21 @@ class LiveNetwork:
 
 
 @contextmanager
-def running_network(home: Path, *, chain: str = "anvil", workers: int = WORKERS) -> Iterator[LiveNetwork]:
+def running_network(
+    home: Path,
+    *,
+    chain: str = "anvil",
+    workers: int = WORKERS,
+    early_proofs: int = 0,
+    network_class: type[LocalNetwork] = LocalNetwork,
+) -> Iterator[LiveNetwork]:
     """Start a network and register :data:`MODEL`, in three segments."""
     home.mkdir(parents=True, exist_ok=True)
     # The command's own cache, so that circuits of earlier runs are found.
     TEST_CACHE.mkdir(parents=True, exist_ok=True)
     (home / "cache").symlink_to(TEST_CACHE)
-    options = NetworkOptions(home / "network", TEST_CACHE, chain=chain, workers=workers)
-    with LocalNetwork(options) as network:
+    options = NetworkOptions(home / "network", TEST_CACHE, chain=chain, workers=workers, early_proofs=early_proofs)
+    with network_class(options) as network:
         live = LiveNetwork(network, home)
         samples = np.random.default_rng(7).uniform(-2, 2, (32, 6)).astype(np.float32)
         live.model = live.register(MODEL, samples, "never-seen", 3)

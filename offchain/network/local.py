@@ -49,6 +49,8 @@ class NetworkOptions:
         srs: a structured reference string for new models, with its origin; one is made, and marked insecure, if None.
         inputs: what the contracts are deployed with, where it is not as in ``migrations/config/local.json``.
         gateway_settings: likewise of the gateway's configuration.
+        early_proofs: how many proofs each worker may begin before they are asked for. Workers that share one machine
+            would only keep each other from the proofs that are due.
     """
 
     directory: Path
@@ -60,6 +62,7 @@ class NetworkOptions:
     srs: tuple[Path, str] | None = None
     inputs: Mapping[str, int] = field(default_factory=dict)
     gateway_settings: Mapping[str, object] = field(default_factory=dict)
+    early_proofs: int = 0
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,7 @@ class LocalNetwork:
             state_directory=home / "state",
             cache_directory=self.options.cache_directory,
             stake_wei=self.options.stake_wei,
+            early_proofs=self.options.early_proofs,
         )
         config.save(home / "worker.json")
         self.worker_configs[name] = home / "worker.json"

@@ -25,8 +25,10 @@ from offchain.storage.sealing import Identity
 from offchain.worker.candidacy import Candidacies, Candidacy
 from offchain.worker.config import WorkerConfig, open_keystore
 from offchain.worker.daemon import Settings, Worker
+from offchain.worker.early import EarlyBounds
 from offchain.worker.executor import Executor
 from offchain.worker.memory import Memory
+from offchain.worker.predictions import Predictions
 
 IPFS_TIMEOUT_SECONDS = 10.0
 
@@ -51,8 +53,15 @@ def build_worker(config: WorkerConfig, worker_class: type[Worker] = Worker) -> W
     store = CachedStore(IpfsStore(config.ipfs_url, IPFS_TIMEOUT_SECONDS), config.state_directory / "content")
     prover = EzklProver(ArtefactCache(config.cache_directory), threads=config.prover_threads)
     sender = Sender(connection, account)
-    service = ProverService(prover, memory_bytes=config.prover_memory_bytes, slots=config.prover_slots)
-    executor = Executor(contracts, store, prover, service, identity, config.trusted_srs)
+    predictions = Predictions()
+    predictions.learn(prover, may_measure=config.measure_machine)
+    service = ProverService(
+        prover,
+        memory_bytes=config.prover_memory_bytes,
+        slots=config.prover_slots,
+        predict=predictions.prove_bytes,
+    )
+    executor = Executor(contracts, store, prover, service, identity, config.trusted_srs, predictions)
     candidacies = Candidacies(config.state_directory / "candidacies.sqlite")
     return worker_class(
         contracts,
@@ -68,6 +77,7 @@ def build_worker(config: WorkerConfig, worker_class: type[Worker] = Worker) -> W
             config.turn_seconds,
             config.claim_above_wei,
             config.least_prove_seconds,
+            EarlyBounds(config.early_proofs, config.early_proof_permille),
         ),
         Candidacy(contracts, sender, store, prover, executor.circuits, candidacies),
     )

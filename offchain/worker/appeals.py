@@ -16,8 +16,9 @@ from offchain.chain.sender import Sender
 from offchain.chain.staking import hold_of
 from offchain.errors import InterlockError
 from offchain.protocol.types import Address, Hold
+from offchain.worker.asked import Asked
 from offchain.worker.memory import Memory
-from offchain.worker.proofs import Asked, Proofs
+from offchain.worker.proofs import Proofs
 
 _log = logging.getLogger(__name__)
 

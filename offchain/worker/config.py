@@ -38,6 +38,12 @@ class WorkerConfig:
         prover_threads: processor threads of one proof; all if None.
         prover_memory_bytes: what all proofs under way may take together; others wait.
         prover_slots: how many proofs may be made at once.
+        early_proofs: how many proofs of what was executed may be under way that nobody has asked for yet; 0 for none.
+            One that is due takes their place.
+        early_proof_permille: the least chance of being asked for a proof at which it is begun early. Of a committee of
+            three equal stakes, one in three is, where all segments are proved.
+        measure_machine: whether to measure at the start, beside the jobs and once per machine, what proofs take here;
+            what was measured before is used in any case, and rules of thumb where nothing was.
         trusted_srs: SHA-256 digests (hex) of the structured reference strings to stake on; any if empty, which is for
             development: whoever knows the secret behind one can forge proofs and take this stake.
         least_prove_seconds: jobs that may ask for a proof in less are answered with a vote that they cannot be done.
@@ -61,6 +67,9 @@ class WorkerConfig:
     prover_memory_bytes: int = 12 << 30
     prover_slots: int = 1
     least_prove_seconds: int = 0
+    early_proofs: int = 1
+    early_proof_permille: int = 300
+    measure_machine: bool = False
     trusted_srs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -27,11 +27,13 @@ from offchain.storage.local import CachedStore
 from offchain.storage.port import StoreUnreachable
 from offchain.storage.sealing import Identity
 from offchain.worker.appeals import Appeals
+from offchain.worker.asked import round_of
 from offchain.worker.candidacy import Candidacy
+from offchain.worker.early import EarlyBounds
 from offchain.worker.executions import Executions
 from offchain.worker.executor import Executor, NotGranted
 from offchain.worker.memory import Memory, Work
-from offchain.worker.proofs import Proofs, round_of
+from offchain.worker.proofs import Proofs
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class Settings:
     turn_seconds: float
     claim_above_wei: int
     least_prove_seconds: int = 0
+    early_proofs: EarlyBounds = EarlyBounds()
 
 
 class Worker:
@@ -108,12 +111,12 @@ class Worker:
         self._served: set[ModelId] = set()
         self._granted: dict[ModelId, float] = {}
         self._noticed: dict[tuple[JobId, Action, int], float] = {}
-        self._proofs = Proofs(contracts, sender, store, executor)
+        self._proofs = Proofs(contracts, sender, store, executor, settings.early_proofs)
         self._appeals = Appeals(contracts, sender, memory, self._proofs, REORGANISATION_DEPTH)
         # Looked up when called: tests make a worker execute otherwise.
         self._executions = Executions(
             lambda view, segment: self.execute(view, segment),
-            lambda view: self._executor.log_rows(view),
+            lambda view: self._executor.prove_seconds(view),
             settings.least_prove_seconds,
         )
         self._watched: dict[JobId, float] = {}
@@ -308,6 +311,7 @@ class Worker:
         for duty in duties:
             if self._is_my_turn(view, duty):
                 self._guarded(job, partial(self._fulfil, view, duty))
+        self._proofs.attend_early(view, proofs, lambda it: self._memory.work(*round_of(view, it), view.opening(it)))
 
     def _close(self, view: JobView) -> None:
         """Forget a job once its end is too deep in the chain to be undone; until then its work may be needed again."""

@@ -14,17 +14,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from offchain.errors import InterlockError
 from offchain.protocol.duties import JobView
 from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, JobId, Link
+from offchain.worker.asked import Round, round_of
 from offchain.worker.executor import BadInput
 from offchain.worker.memory import Work
-from offchain.worker.proofs import Round, round_of
 
 _log = logging.getLogger(__name__)
 
 THREADS = 8
 RETRY_SECONDS = 3.0
 """How long an execution that failed is left alone before it is tried again."""
-PROVE_SECONDS_AT_2_10_ROWS = 0.4
-"""Of a circuit of 2^10 rows on a quiet machine, and twice as much for each doubling."""
 MARGIN = 2
 """Predicted proving times were seen to be off by half on a busy machine."""
 
@@ -36,18 +34,18 @@ class Executions:
 
     Args:
         execute: computes a segment's output.
-        log_rows: the circuit sizes of a job's segments; None if the model is not loaded.
+        prove_seconds: what the proof of each of a job's segments is predicted to take; None if the model is not loaded.
         least_prove_seconds: the shortest window to prove in that the operator accepts, whatever is predicted.
     """
 
     def __init__(
         self,
         execute: Execute,
-        log_rows: Callable[[JobView], tuple[int, ...] | None],
+        prove_seconds: Callable[[JobView], tuple[float, ...] | None],
         least_prove_seconds: int,
     ) -> None:
         self._execute = execute
-        self._log_rows = log_rows
+        self._prove_seconds = prove_seconds
         self._least_prove_seconds = least_prove_seconds
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="execute")
         self._under_way: dict[Round, Future[Work]] = {}
@@ -117,18 +115,12 @@ class Executions:
             return False
         if policy.prove_seconds < self._least_prove_seconds:
             return True
-        log_rows = self._log_rows(view)
-        if log_rows is None:
+        predicted = self._prove_seconds(view)
+        if predicted is None:
             return False
         mine = [index for index, round_ in enumerate(view.rounds) if round_.member(operator) is not None]
-        seconds = sum(predicted_seconds(log_rows[index]) for index in mine)
-        seconds += waiting_proofs * max(predicted_seconds(rows) for rows in log_rows)
+        seconds = sum(predicted[index] for index in mine) + waiting_proofs * max(predicted)
         return policy.prove_seconds < MARGIN * seconds
-
-
-def predicted_seconds(log_rows: int) -> float:
-    """How long a proof is expected to take: time goes with the rows of the circuit."""
-    return PROVE_SECONDS_AT_2_10_ROWS * float(2 ** (log_rows - 10))
 
 
 def _vote(view: JobView, segment: int, link: Link) -> Work:

@@ -22,6 +22,7 @@ from offchain.storage.cid import Cid, digest_to_cid
 from offchain.storage.port import ContentStore
 from offchain.storage.sealing import Identity, seal_to_usable, unseal
 from offchain.worker.memory import Work
+from offchain.worker.predictions import Predictions
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Executor:
         identity: opens what is sealed to this worker.
         trusted_srs: digests (hex) of the structured reference strings to work under; any if empty. Whoever knows the
             secret behind one can forge proofs, and have this worker slashed for its honest work.
+        predictions: of what proofs take here.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class Executor:
         service: ProverService,
         identity: Identity,
         trusted_srs: Collection[str] = (),
+        predictions: Predictions | None = None,
     ) -> None:
+        self._predictions = predictions or Predictions()
         self._trusted_srs = trusted_srs
         self._contracts = contracts
         self._store = store
@@ -90,10 +94,10 @@ class Executor:
             self._circuits[model_id] = circuits
         return self._circuits[model_id]
 
-    def log_rows(self, view: JobView) -> tuple[int, ...] | None:
-        """The sizes of a job's circuits, as powers of two; None if its model is not loaded."""
+    def prove_seconds(self, view: JobView) -> tuple[float, ...] | None:
+        """What the proof of each of a job's segments is predicted to take; None if its model is not loaded."""
         circuits = self._circuits.get(view.job.model_id)
-        return None if circuits is None else tuple(circuit.log_rows for circuit in circuits)
+        return None if circuits is None else tuple(self._predictions.prove_seconds(circuit) for circuit in circuits)
 
     def execute(self, view: JobView, segment: int) -> Work:
         """Execute a segment on the input that its opening link stands for.
@@ -137,7 +141,7 @@ class Executor:
         """Prove a segment that was executed before, once the proofs that are more urgent are made.
 
         Args:
-            deadline: on the monotonic clock.
+            deadline: on the monotonic clock; infinite if nobody has asked for the proof yet.
             cancellation: ends the proof, or the waiting for it, with ProverFailed.
 
         Raises:
@@ -146,6 +150,10 @@ class Executor:
         circuit = self.circuits(model_id)[work.segment]
         name = f"segment[{work.segment}] of job {work.job.hex()[:8]}"
         return self._service.prove(circuit, work.inputs, deadline=deadline, cancellation=cancellation, name=name)
+
+    def hasten(self, cancellation: Cancellation, deadline: float) -> None:
+        """Give the proof that was asked for with ``cancellation`` another deadline, on the monotonic clock."""
+        self._service.hasten(cancellation, deadline)
 
     def _link_of(self, circuit: SegmentCircuit, elements: Sequence[int]) -> Link:
         """The link of elements that the circuit may not take, without executing it."""

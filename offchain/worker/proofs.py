@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 from offchain.chain.contracts import Contracts
 from offchain.chain.sender import Sender
@@ -14,33 +15,17 @@ from offchain.protocol import hashing
 from offchain.protocol.duties import Action, Duty, JobView
 from offchain.protocol.types import Address, JobId, ModelId
 from offchain.proving.port import Proof
-from offchain.sandbox import Cancellation
 from offchain.storage.cid import cid_to_digest
 from offchain.storage.local import CachedStore
+from offchain.worker.asked import Asked, Round, round_of
+from offchain.worker.early import EarlyBounds, EarlyProofs, Recall
 from offchain.worker.executor import Executor
 from offchain.worker.memory import Work
 
 _log = logging.getLogger(__name__)
 
-Round = tuple[JobId, int, int]
-"""A job, a segment and an attempt at it."""
-
-
 THREADS = 64
 """How many proofs may be asked for at once. They wait for each other in the prover's service."""
-
-
-class Asked:
-    """A proof that was asked for."""
-
-    def __init__(self, pool: ThreadPoolExecutor, prove: Callable[..., Proof], *arguments: object) -> None:
-        self._cancellation = Cancellation()
-        self.future: Future[Proof] = pool.submit(prove, *arguments, self._cancellation)
-
-    def cancel(self) -> None:
-        """End it, wherever it is."""
-        self._cancellation.cancel()
-        self.future.cancel()
 
 
 class Proofs:
@@ -49,15 +34,19 @@ class Proofs:
     Args:
         contracts, sender, store: the outside.
         executor: makes the proofs.
+        early: begins those that this worker may come to owe.
     """
 
-    def __init__(self, contracts: Contracts, sender: Sender, store: CachedStore, executor: Executor) -> None:
+    def __init__(
+        self, contracts: Contracts, sender: Sender, store: CachedStore, executor: Executor, early: EarlyBounds
+    ) -> None:
         self._contracts = contracts
         self._sender = sender
         self._store = store
         self._executor = executor
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="prove")
         self._made: dict[Round, Asked] = {}
+        self._early = EarlyProofs(early, self._ask_early)
 
     def __bool__(self) -> bool:
         """Whether anything is made, waiting or not sent yet."""
@@ -79,6 +68,7 @@ class Proofs:
         """End every proof."""
         for asked in self._made.values():
             asked.cancel()
+        self._early.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def keep_only(self, job: JobId, due: Set[Round]) -> None:
@@ -90,6 +80,18 @@ class Proofs:
         """Ask for a proof that belongs to no duty, and is needed in so many seconds."""
         return Asked(self._pool, self._executor.prove, model, work, time.monotonic() + seconds)
 
+    def attend_early(self, view: JobView, due: Set[Round], recall: Recall) -> None:
+        """Begin the proofs that this worker may come to owe for a job, and end those that it cannot any more.
+
+        Args:
+            due: those that it owes or wants.
+            recall: what it computed for a segment.
+        """
+        self._early.attend(view, Address(self._sender.address), due, recall)
+
+    def _ask_early(self, view: JobView, work: Work) -> Asked:
+        return Asked(self._pool, self._executor.prove, view.job.model_id, work, math.inf, is_early=True)
+
     def attend(self, view: JobView, duty: Duty, work: Work) -> None:
         """Start a proof, or announce or send one that is made. It is kept until the chain has it.
 
@@ -98,11 +100,15 @@ class Proofs:
             StoreUnreachable, ChainUnreachable, TransactionRefused: the same proof is sent again by the next call.
         """
         key = round_of(view, duty.segment)
-        if key not in self._made:
+        asked = self._made.get(key) or self._early.take(key)
+        if asked is None:
             self._made[key] = self.make(view.job.model_id, work, _seconds_left(view, duty))
             return
-        future = self._made[key].future
+        self._made[key] = asked
+        future = asked.future
         if not future.done():
+            if asked.is_early:  # each time: it may not even have come to the prover when it was begun
+                self._executor.hasten(asked.cancellation, time.monotonic() + _seconds_left(view, duty))
             return
         if future.exception() is not None:
             self._made.pop(key).future.result()  # raises
@@ -150,8 +156,3 @@ def _seconds_left(view: JobView, duty: Duty) -> float:
     if duty.action is Action.PROVE and seconds > view.job.policy.prove_seconds:
         seconds -= view.job.policy.prove_seconds
     return float(seconds)
-
-
-def round_of(view: JobView, segment: int) -> Round:
-    """The attempt at a segment that counts."""
-    return view.job.id, segment, view.job.attempts[segment]

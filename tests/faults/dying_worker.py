@@ -19,8 +19,8 @@ import psutil
 
 from offchain.protocol.duties import Duty, JobView
 from offchain.worker.__main__ import run
+from offchain.worker.asked import round_of
 from offchain.worker.daemon import Worker
-from offchain.worker.proofs import round_of
 
 BEFORE_PROVING = ("executed", "remembered", "broadcast", "committed", "sealed", "revealed")
 """An output is known, on disk, its commitment sent, mined; its copy pinned, its reveal mined."""

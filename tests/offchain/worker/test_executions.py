@@ -11,9 +11,10 @@ import pytest
 from offchain.errors import RecoverableError
 from offchain.protocol.duties import JobView
 from offchain.protocol.types import BAD_INPUT, UNAVAILABLE, ZERO_ADDRESS, ZERO_HASH, Link, Phase
-from offchain.worker.executions import Executions, predicted_seconds
+from offchain.worker.executions import Executions
 from offchain.worker.executor import BadInput, NoUsableInput
 from offchain.worker.memory import Work
+from offchain.worker.predictions import predicted_seconds
 from tests.offchain.worker.test_daemon import JOBS, LINK, ME, proving
 
 pytestmark = pytest.mark.unit
@@ -32,7 +33,7 @@ def committing(seconds_left: int = WINDOW, prove_seconds: int = 300, proof_permi
 
 
 def executing(execute: Callable[[JobView, int], Work], log_rows: int | None = 10, least: int = 0) -> Executions:
-    return Executions(execute, lambda view: None if log_rows is None else (log_rows,), least)
+    return Executions(execute, lambda view: None if log_rows is None else (predicted_seconds(log_rows),), least)
 
 
 def done(view: JobView, segment: int) -> Work:
@@ -113,7 +114,3 @@ def test_answer__job_without_proofs__is_taken_whatever_its_windows() -> None:
     found = answer(executing(done, 20, 3600), committing(prove_seconds=5, proof_permille=0))
     assert found is not None
     assert found.link == LINK
-
-
-def test_predicted_seconds__each_doubling_of_the_rows__takes_twice_as_long() -> None:
-    assert predicted_seconds(12) == 4 * predicted_seconds(10)
