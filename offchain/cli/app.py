@@ -12,13 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from offchain.cli import context
+from offchain.cli.client import read_file
 from offchain.cli.context import console, readable_errors
 from offchain.cli.jobs import Gateway, job_commands
 from offchain.cli.operators import operator_commands
-from offchain.cli.plans import plan
+from offchain.cli.plans import WORKERS, plan, plan_to_register
 from offchain.cli.srs import srs_commands
 from offchain.cli.tuning import tune
-from offchain.cli.views import progress_bar, show_model
+from offchain.cli.views import describe_outputs, progress_bar, show_model
 from offchain.errors import InvalidInputError
 from offchain.protocol.trials import DEFAULT_TRIALS, MAX_TRIALS
 
@@ -115,14 +116,38 @@ def register(
     trials: Annotated[
         int, typer.Option(min=0, max=MAX_TRIALS, help="Questions that new workers answer; with none, any may serve.")
     ] = DEFAULT_TRIALS,
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", help="What `interlock model plan --json` wrote, in place of --segments.")
+    ] = None,
+    auto: Annotated[bool, typer.Option("--auto", help="Plan it first, for --workers; needs --heldout.")] = False,
+    workers: Annotated[str, typer.Option(help="For --auto: cores, GiB and count; classes separated by ;")] = WORKERS,
+    typical: Annotated[bool, typer.Option("--typical", help="For --auto: do not measure this machine first.")] = False,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Search for the fastest settings within --max-drift of --heldout.")
+    ] = False,
+    search_seconds: Annotated[
+        int, typer.Option(min=1, max=600, help="For --thorough: how long the gateway may search.")
+    ] = 120,
     gateway: Gateway = None,
 ) -> None:
     """Cut a model, compile its circuits, measure them, and register it on chain."""
     with readable_errors():
-        if segments is None and cuts is None:
-            segments = 3
+        ways = {"--segments": segments, "--cuts": cuts, "--plan": plan_file, "--auto": auto or None}
+        given = [way for way, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise InvalidInputError(given[1], f"it does not go with {given[0]}", "give one of the two")
+        if thorough and (plan_file or auto):
+            raise InvalidInputError("--thorough", "a plan has its own settings", "give --segments or --cuts with it")
+        if heldout is None and (auto or thorough):
+            raise InvalidInputError("--heldout", "accuracy has to be bounded on other samples", "name an npz file")
         fields = {"name": name or model.stem, "max_drift": str(max_drift), "trials": str(trials)}
-        fields |= {"cuts": cuts} if cuts is not None else {"segments": str(segments)}
+        fields |= {"cuts": cuts} if cuts is not None else {}
+        fields |= {"segments": str(segments or 3)} if given in ([], ["--segments"]) else {}
+        fields |= {"search_seconds": str(search_seconds)} if thorough else {}
+        planned = None if plan_file is None else read_file("--plan", plan_file)
+        if auto:
+            assert heldout is not None
+            planned = plan_to_register(model, workers, calibration, heldout, max_drift=max_drift, typical=typical)
         client = context.gateway(gateway)
         with progress_bar() as bar:
             task = bar.add_task("uploading", total=1.0)
@@ -130,6 +155,7 @@ def register(
                 model,
                 calibration,
                 heldout=heldout,
+                plan=planned,
                 fields=fields,
                 progress=lambda step, share: bar.update(task, description=step, completed=share),
             )
@@ -145,9 +171,10 @@ models.command("tune")(tune)
 def list_models(gateway: Gateway = None) -> None:
     """List the registered models."""
     with readable_errors():
-        table = Table("model", "name", "segments", "workers")
+        table = Table("model", "name", "segments", "workers", "outputs")
         for entry in context.gateway(gateway).models():
-            table.add_row(entry["model"], escape(entry["name"]), str(len(entry["segments"])), str(entry["workers"]))
+            cells = (entry["model"], escape(entry["name"]), str(len(entry["segments"])), str(entry["workers"]))
+            table.add_row(*cells, describe_outputs(entry))
         console.print(table)
 
 

@@ -49,17 +49,22 @@ class GatewayClient:
         calibration: Path,
         *,
         heldout: Path | None,
+        plan: bytes | None = None,
         fields: dict[str, str],
         progress: Callable[[str, float], None],
     ) -> str:
         """Register a model and wait until it is on chain; returns its id.
+
+        Args:
+            plan: what `interlock model plan --json` wrote, or None where the fields say how to cut.
 
         Raises:
             InvalidInputError: the gateway refuses the model, naming the field and the mend.
             GatewayUnreachable: nothing answers.
         """
         paths = {"model": model, "calibration": calibration} | ({"heldout": heldout} if heldout else {})
-        files = {name: (path.name, _read(name, path)) for name, path in paths.items()}
+        files = {name: (path.name, read_file(name, path)) for name, path in paths.items()}
+        files |= {"plan": ("plan.json", plan)} if plan is not None else {}
         answer = self._call("POST", "/v1/models", data=fields, files=files)
         status_url = answer["status_url"]
         while True:
@@ -84,6 +89,7 @@ class GatewayClient:
         model: str,
         values: object,
         *,
+        is_batch: bool = False,
         policy: dict[str, int],
         demand: dict[str, Any] | None = None,
         fee_wei: int | None,
@@ -92,10 +98,11 @@ class GatewayClient:
         """Submit a job; returns its id. The same key and request give the same job, however often it is sent.
 
         Args:
+            is_batch: whether ``values`` is a list of inputs, for a model that takes several.
             policy: fields that are not to have their defaults.
             demand: what the gateway is to choose the policy by, instead.
         """
-        body: dict[str, Any] = {"model": model, "input": values}
+        body: dict[str, Any] = {"model": model, "inputs" if is_batch else "input": values}
         body |= {"policy": policy} if demand is None else {"demand": demand}
         if fee_wei is not None:
             body["fee_wei"] = str(fee_wei)
@@ -180,7 +187,12 @@ def _parse(lines: Iterator[str]) -> Iterator[ServerEvent]:
             fields = {}
 
 
-def _read(name: str, path: Path) -> bytes:
+def read_file(name: str, path: Path) -> bytes:
+    """Read a file that a person named.
+
+    Raises:
+        InvalidInputError: it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:

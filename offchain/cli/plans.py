@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,10 +13,19 @@ from offchain.cli.context import console, readable_errors
 from offchain.errors import InvalidInputError
 from offchain.protocol.links import LinkKind
 
+if TYPE_CHECKING:
+    from offchain.planning.plan import ModelPlan
+    from offchain.planning.planner import Constraints
+    from offchain.proving.ezkl_prover import EzklProver
+
+WORKERS = "2c,12g,9"
+GATEWAY_LOG_ROWS = 17
+"""What a gateway takes unless its configuration says otherwise; see ``GatewayConfig.max_log_rows``."""
+
 
 def plan(
     model: Annotated[Path, typer.Argument(help="An ONNX file.")],
-    workers: Annotated[str, typer.Option(help="Cores, GiB and count; several classes separated by ;")] = "2c,12g,9",
+    workers: Annotated[str, typer.Option(help="Cores, GiB and count; several classes separated by ;")] = WORKERS,
     memory: Annotated[
         float | None, typer.Option(help="GiB that a proof may take, where less than a worker has.")
     ] = None,
@@ -34,38 +43,31 @@ def plan(
 ) -> None:
     """Plan where to cut a model, how to link its segments and what each costs; say what cannot be proved and why."""
     from offchain.inference.calibration import load_samples
-    from offchain.planning.costs import TypicalMachine
     from offchain.planning.measuring import measure_plan
     from offchain.planning.picture import draw
-    from offchain.planning.plan import Bound, plan_model
     from offchain.planning.planner import Constraints
     from offchain.planning.report import render, render_comparison, to_json
     from offchain.planning.workers import limit_memory, parse_workers
     from offchain.proving.cache import ArtefactCache
     from offchain.proving.ezkl_prover import EzklProver
     from offchain.proving.srs import insecure_srs
-    from offchain.tuning.machine import MachineModel
 
     with readable_errors():
         groups = parse_workers(workers)
         if memory is not None:
             groups = limit_memory(groups, memory)
         prover = EzklProver(ArtefactCache(context.cache_directory()))
-        with console.status("measuring this machine, once") as status:
-            machine = TypicalMachine() if typical else MachineModel.load_or_measure(prover)
-            status.update("reading the model")
-            planned = plan_model(
-                _read(model),
-                prover,
-                machine,
-                Constraints(groups, kinds=_kinds(links), max_gas=max_gas, max_segments=max_segments),
-                calibration=None if calibration is None else load_samples(calibration),
-                heldout=None if heldout is None else load_samples(heldout),
-                bound=Bound(max_drift=max_drift),
-                max_log_rows=max_log_rows,
-                report=status.update,
-            )
-        console.print("a typical machine" if isinstance(machine, TypicalMachine) else machine.describe())
+        planned, machine = make_plan(
+            prover,
+            model,
+            Constraints(groups, kinds=_kinds(links), max_gas=max_gas, max_segments=max_segments),
+            calibration=calibration,
+            heldout=heldout,
+            max_drift=max_drift,
+            max_log_rows=max_log_rows,
+            typical=typical,
+        )
+        console.print(machine)
         console.print(render(planned))
         compared = []
         if measure:
@@ -81,6 +83,72 @@ def plan(
             json_file.write_text(json.dumps(to_json(planned, compared), indent=2) + "\n", encoding="utf-8")
         if picture is not None:
             picture.write_text(draw(planned), encoding="utf-8")
+
+
+def make_plan(
+    prover: EzklProver,
+    model: Path,
+    constraints: Constraints,
+    *,
+    calibration: Path | None,
+    heldout: Path | None,
+    max_drift: float,
+    max_log_rows: int,
+    typical: bool,
+) -> tuple[ModelPlan, str]:
+    """Plan a model, and show meanwhile what is done; also says which machine it was planned for.
+
+    Raises:
+        InvalidInputError: see :func:`offchain.planning.plan.plan_model`.
+    """
+    from offchain.inference.calibration import load_samples
+    from offchain.planning.costs import TypicalMachine
+    from offchain.planning.plan import Bound, plan_model
+    from offchain.tuning.machine import MachineModel
+
+    with console.status("measuring this machine, once") as status:
+        machine = TypicalMachine() if typical else MachineModel.load_or_measure(prover)
+        status.update("reading the model")
+        planned = plan_model(
+            _read(model),
+            prover,
+            machine,
+            constraints,
+            calibration=None if calibration is None else load_samples(calibration),
+            heldout=None if heldout is None else load_samples(heldout),
+            bound=Bound(max_drift=max_drift),
+            max_log_rows=max_log_rows,
+            report=status.update,
+        )
+    return planned, "a typical machine" if isinstance(machine, TypicalMachine) else machine.describe()
+
+
+def plan_to_register(
+    model: Path, workers: str, calibration: Path, heldout: Path, *, max_drift: float, typical: bool
+) -> bytes:
+    """Plan a model for these workers, print the plan, and return its JSON for a registration.
+
+    Raises:
+        InvalidInputError: it cannot be proved whole by them.
+    """
+    from offchain.planning.planner import Constraints
+    from offchain.planning.report import render, to_json
+    from offchain.planning.workers import parse_workers
+    from offchain.proving.cache import ArtefactCache
+    from offchain.proving.ezkl_prover import EzklProver
+
+    planned, _ = make_plan(
+        EzklProver(ArtefactCache(context.cache_directory())),
+        model,
+        Constraints(parse_workers(workers), kinds=_kinds("kzg,poseidon")),
+        calibration=calibration,
+        heldout=heldout,
+        max_drift=max_drift,
+        max_log_rows=GATEWAY_LOG_ROWS,
+        typical=typical,
+    )
+    console.print(render(planned))
+    return json.dumps(to_json(planned)).encode()
 
 
 def _read(path: Path) -> bytes:

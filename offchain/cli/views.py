@@ -26,11 +26,17 @@ def describe_event(name: str, content: dict[str, Any]) -> str:
 def show_model(summary: dict[str, Any]) -> None:
     """Print a model's summary."""
     accuracy = summary["accuracy"]
-    table = Table("segment", "operators", "in", "out", "rows", title=escape(summary["name"]), title_justify="left")
+    columns: tuple[str, ...] = ("segment", "operators", "in", "out", "rows", "outputs", "link out")
+    is_planned = any(segment["predicted"] for segment in summary["segments"])
+    columns += ("planned s", "planned MiB") if is_planned else ()
+    table = Table(*columns, title=escape(summary["name"]), title_justify="left")
     for index, segment in enumerate(summary["segments"]):
         shapes = ("×".join(str(size) for size in segment[side]) for side in ("input_shape", "output_shape"))
         used = f"{segment['rows']} of 2^{segment['log_rows']}"
-        table.add_row(str(index), escape(segment["operators"]), *shapes, used)
+        link = segment["output_kind"] + ("" if segment["closing_link_is_unique"] else ", one of many")
+        outputs = "one" if segment["is_exact"] else escape("; ".join(segment["ambiguities"]))
+        cells = (str(index), escape(segment["operators"]), *shapes, used, outputs, link)
+        table.add_row(*cells, *_predicted(segment["predicted"]))
     console.print(table)
     if accuracy["float_accuracy"] is not None:
         console.print(
@@ -47,7 +53,19 @@ def show_model(summary: dict[str, Any]) -> None:
         )
     else:
         console.print(f"SRS: {escape(summary['srs_origin'])}, as the model's owner says")
+    if summary["batch"] > 1:
+        console.print(f"batch: a job takes up to {summary['batch']} inputs, and one proof per segment covers them")
     console.print(f"model {summary['model']}", soft_wrap=True)
+
+
+def describe_outputs(summary: dict[str, Any]) -> str:
+    """Say in how many of a model's segments one input has one output that proves."""
+    exact = [segment["is_exact"] for segment in summary["segments"]]
+    return "one" if all(exact) else f"ambiguous in {exact.count(False)} of {len(exact)}"
+
+
+def _predicted(figures: dict[str, Any] | None) -> tuple[str, ...]:
+    return () if figures is None else (f"{figures['seconds']:.2f}", f"{figures['bytes'] / 2**20:,.0f}")
 
 
 def show_job_table(answer: dict[str, Any]) -> None:
@@ -76,7 +94,17 @@ def show_job_table(answer: dict[str, Any]) -> None:
     if answer["route"]:
         _show_route(answer["route"])
     if answer["result"]:
-        console.print(f"result: {answer['result']['values']}  (largest: index {answer['result']['top']})")
+        _show_result(answer["result"])
+
+
+def _show_result(result: dict[str, Any]) -> None:
+    if result["inputs"] + result["padding"] == 1:
+        console.print(f"result: {result['values']}  (largest: index {result['top']})")
+        return
+    for index, (values, top) in enumerate(zip(result["values"], result["tops"], strict=True)):
+        console.print(f"result of input {index}: {values}  (largest: index {top})")
+    if result["padding"]:
+        console.print(f"{result['padding']} of {result['inputs'] + result['padding']} places of the batch stayed empty")
 
 
 def _label(segment: dict[str, Any]) -> str:

@@ -171,7 +171,7 @@ class PlanDocument(_Strict):
         unprovable: what lies between them.
     """
 
-    format: Literal["interlock.plan.v1"] = "interlock.plan.v1"
+    format: Literal["interlock.plan.v1"]
     model_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     workers: tuple[Workers, ...]
     plans: tuple[PlannedModel, ...]

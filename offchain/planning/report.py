@@ -134,6 +134,7 @@ def to_json(model: ModelPlan, compared: Sequence[Sequence[Compared]] = ()) -> di
     """
     measured = [*compared, *[()] * (len(model.plans) - len(compared))]
     document = PlanDocument(
+        format="interlock.plan.v1",
         model_sha256=model.digest,
         workers=tuple(Workers(**vars(group)) for group in model.constraints.workers),
         plans=tuple(_plan(plan, list(run)) for plan, run in zip(model.plans, measured, strict=True)),

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import typer
+from rich.console import Console
 
 from offchain.cli import context
 from offchain.cli.context import readable_errors
-from offchain.cli.views import show_job_table, show_model
+from offchain.cli.views import describe_outputs, show_job_table, show_model
 from offchain.errors import InterlockError, InvalidInputError, UnrecoverableError
 
 pytestmark = pytest.mark.unit
@@ -20,6 +21,8 @@ MARKUP = "[/] [/x.json] [bold]"
 def model(**changes: Any) -> dict[str, Any]:
     """A model as ``GET /v1/models/{model}`` describes it; see ``ModelAnswer``."""
     segment = {"operators": "Gemm", "input_shape": [1, 4], "output_shape": [1, 2], "rows": 20, "log_rows": 6}
+    segment |= {"output_kind": "kzg", "is_exact": True, "ambiguities": [], "closing_link_is_unique": False}
+    segment |= {"predicted": None}
     accuracy = {
         "samples": 9,
         "float_accuracy": 1.0,
@@ -44,6 +47,21 @@ def test_show_model__any_srs_origin__is_named(capsys: pytest.CaptureFixture[str]
 def test_show_model__name_with_markup__is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     show_model(model(name=MARKUP))
     assert MARKUP in capsys.readouterr().out
+
+
+def test_show_model__ambiguous_segment__is_told_with_its_link_and_what_was_planned(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offchain.cli.views.console", Console(width=200))
+    [first] = model()["segments"]
+    doubtful = first | {"output_kind": "poseidon", "closing_link_is_unique": True, "is_exact": False}
+    doubtful |= {"ambiguities": ["rescale: [/]"], "predicted": {"seconds": 1.5, "bytes": 3 << 20}}
+    show_model(model(segments=[first, doubtful]))
+    printed = capsys.readouterr().out
+    for cell in ("│ one ", "│ kzg, one of many │", "│ rescale: [/] │ poseidon ", "│ 1.50 ", "│ 3 "):
+        assert cell in printed
+    assert describe_outputs(model(segments=[first, doubtful])) == "ambiguous in 1 of 2"
+    assert describe_outputs(model()) == "one"
 
 
 def job(**changes: Any) -> dict[str, Any]:
