@@ -58,7 +58,9 @@ from offchain.tuning.search import FIXED_POINTS
 TARGET = 0.3
 BOUNDS = (0.05, 0.02, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 """Of the drift, one after the other until accuracy is equal."""
-FINE = tuple(FixedPoint(scale, scale, rescales=False) for scale in (10, 12, 13, 14))
+COARSE = 0.005
+"""Below such a drift, fine scales are tried first: the first ones are sure to be tried before time is up."""
+FINE = tuple(FixedPoint(scale, scale, rescales=False) for scale in (14, 12, 10))
 VISIBILITY = {LinkKind.PUBLIC: "public", LinkKind.KZG: "polycommit"}
 
 
@@ -79,9 +81,14 @@ class Part:
     rest: tuple[bytes, ...]
     labels: NDArray[np.int64] | None
 
+    @property
+    def reference(self) -> NDArray[np.float32]:
+        """What this segment puts out in floating point."""
+        return run_float(self.onnx, self.heldout)
+
     def judge(self, outputs: Any) -> dict[str, Any]:
         """Compare this segment's outputs, and the model's with them, with floating point."""
-        reference = run_float(self.onnx, self.heldout)
+        reference = self.reference
         values = np.asarray(outputs, dtype=np.float32).reshape(reference.shape)
         own = accuracy(values, reference.reshape(len(reference), -1), None)
         final = self._finish(reference)
@@ -164,7 +171,8 @@ def tune_to(
         InvalidInputError: no bound is enough.
     """
     forms = [(rewrite_for_proving(part.onnx, products=products),) for products in (False, True)]
-    for bound in BOUNDS:
+    has_labels = all(each["labels"] is not None for each in target)
+    for bound in BOUNDS if has_labels else (min(each["drift"] for each in target),):
         (segment,), report = autotune_cheapest(
             prover,
             forms,
@@ -175,14 +183,14 @@ def tune_to(
             kinds=(kind, kind),
             seconds=seconds,
             max_log_rows=max_log_rows,
-            fixed_points=(*FIXED_POINTS, *FINE),
+            fixed_points=(*FIXED_POINTS, *FINE) if bound > COARSE else (*FINE, *FIXED_POINTS),
         )
         built = build(prover, Division((segment,), (report.tuning.segments[0].settings,)))
         inputs, outputs = built.execute(prover, part.heldout)
         judged = part.judge(outputs)
         if all(is_equal(judged, each) for each in target):
             return Tuned(report, built, tuple(inputs[0]), judged, bound)
-    raise InvalidInputError("bound", "nothing is as accurate as ezkl's calibration", "allow larger scales")
+    raise InvalidInputError("bound", f"nothing is as accurate as ezkl's calibration ({target})", "allow larger scales")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
