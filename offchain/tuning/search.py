@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from offchain.errors import InvalidInputError
 from offchain.inference.calibration import Samples
-from offchain.planning.costs import MAX_VERIFIER_BYTES, CircuitShape, verifier_bytes
+from offchain.planning.costs import MAX_VERIFIER_BYTES, verifier_bytes
 from offchain.protocol.links import LinkKind
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import CircuitRefused, Drift, FixedPoint
@@ -253,16 +252,10 @@ def _too_large(search: _Search, option: Option, survey: Survey) -> str:
     if search.max_bytes is not None and (option.prove_bytes or 0) > search.max_bytes:
         return f"predicted to take more than {search.max_bytes / 1e6:.0f} MB"
     if search.max_verifier_bytes is not None:
-        largest = max(map(_verifier_bytes, survey.shapes(option.layouts)))
+        largest = max(map(verifier_bytes, survey.shapes(option.layouts)))
         if largest > search.max_verifier_bytes:
             return f"verifier of about {largest} bytes, over {search.max_verifier_bytes}"
     return ""
-
-
-def _verifier_bytes(shape: CircuitShape) -> int:
-    """A verifier grows with the columns that it opens, whichever way they came about."""
-    pairs = math.ceil(shape.column_blocks * shape.inner_columns / 2)
-    return verifier_bytes(replace(shape, column_blocks=pairs))
 
 
 def _priced(search: _Search, option: Option, survey: Survey, layouts: tuple[Layout, ...]) -> Option:

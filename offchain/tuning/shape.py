@@ -35,4 +35,5 @@ def shape_of(settings: bytes, log_rows: int | None = None, name: str = "segment"
         input_kind=summary.input_kind,
         output_kind=summary.output_kind,
         inner_columns=int(document["run_args"]["num_inner_cols"]),
+        product_rows=summary.product_rows,
     )

@@ -11,7 +11,7 @@ from tuning_models import PROBES
 from offchain.planning.costs import CircuitShape
 from offchain.protocol.links import LinkKind
 from offchain.proving.ezkl_prover import EzklProver
-from offchain.tuning.machine import MachineModel, Measurement, machine_of, measure_probe
+from offchain.tuning.machine import MachineModel, Measurement, Probe, machine_of, measure_probe
 
 SHAPE = CircuitShape(9, 100, 1, 0, 2, False, LinkKind.PUBLIC, LinkKind.PUBLIC)
 SHAPES = [
@@ -25,21 +25,22 @@ SHAPES = [
 ]
 
 
-def cost(shape: CircuitShape) -> float:
-    """A machine that follows the model exactly."""
-    columns = shape.column_blocks * shape.inner_columns
-    links = [shape.input_kind, shape.output_kind]
-    height = 2**shape.log_rows
-    return 0.1 + height * (3e-5 * columns + 1e-5 * links.count(LinkKind.KZG) + 8e-5 * links.count(LinkKind.POSEIDON))
+TRUTH = MachineModel({"threads": 2}, (0.1, 2e-6, 3e-8, 4e-6), (5e7, 200.0, 1.2, 40.0), (0.3, 1e-5, 1e-8, 2e-6), 0.0)
+
+
+def measured(shape: CircuitShape) -> Measurement:
+    """What a circuit takes on a machine that follows the model exactly."""
+    figures = TRUTH.prove_seconds(shape), TRUTH.prove_bytes(shape), TRUTH.setup_seconds(shape)
+    return Measurement(shape, *figures, TRUTH.key_bytes(shape))
 
 
 @pytest.mark.unit
 def test_fit__costs_that_follow_the_model__are_found_and_predicted_beyond() -> None:
-    measured = [Measurement(shape, cost(shape), int(1e9 * cost(shape)), cost(shape), 1000) for shape in SHAPES]
-    model = MachineModel.fit({"threads": 2}, measured)
+    model = MachineModel.fit({"threads": 2}, [measured(shape) for shape in SHAPES])
     larger = replace(SHAPE, log_rows=16, column_blocks=2, input_kind=LinkKind.KZG)
-    assert model.prove_seconds(larger) == pytest.approx(cost(larger), rel=1e-6)
-    assert model.prove_bytes(larger) == pytest.approx(1e9 * cost(larger), rel=1e-3)
+    assert model.prove_seconds(larger) == pytest.approx(TRUTH.prove_seconds(larger), rel=1e-6)
+    assert model.prove_bytes(larger) == pytest.approx(TRUTH.prove_bytes(larger), rel=1e-3)
+    assert model.setup_seconds(larger) == pytest.approx(TRUTH.setup_seconds(larger), rel=1e-6)
     assert model.error == pytest.approx(0, abs=1e-6)
     assert model.cores == 2
 
@@ -47,9 +48,9 @@ def test_fit__costs_that_follow_the_model__are_found_and_predicted_beyond() -> N
 @pytest.mark.unit
 def test_fit__costs_that_fall_as_circuits_grow__never_make_more_cheaper() -> None:
     rng = np.random.default_rng(0)
-    measured = [Measurement(shape, rng.uniform(0.5, 1.5), 10**6, 1.0, 1000) for shape in SHAPES]
-    model = MachineModel.fit({"threads": 2}, measured)
-    assert min(*model.seconds, *model.memory, *model.setup, *model.key) >= 0
+    random = [Measurement(shape, rng.uniform(0.5, 1.5), 10**6, 1.0, 1000) for shape in SHAPES]
+    model = MachineModel.fit({"threads": 2}, random)
+    assert min(*model.seconds, *model.memory, *model.setup) >= 0
 
 
 @pytest.mark.integration
@@ -65,9 +66,27 @@ def test_load_or_measure__second_time__measures_nothing(
 
 
 @pytest.mark.integration
-def test_measure_probe__taller_circuit__has_the_shape_asked_for_and_larger_keys(prover: EzklProver) -> None:
-    small, tall = measure_probe(prover, PROBES[0]), measure_probe(prover, PROBES[2])
-    assert (small.shape.log_rows, tall.shape.log_rows) == (7, 9)
-    assert 2 * small.key_bytes < tall.key_bytes
-    assert min(small.prove_seconds, small.setup_seconds) > 0
-    assert small.prove_bytes > 10 << 20
+@pytest.mark.parametrize(
+    "probe",
+    [
+        Probe(8, width=4),
+        Probe(9, width=24, inner_columns=1),
+        Probe(8, width=28),
+        Probe(9, width=4, kind=LinkKind.POSEIDON),
+        Probe(9, width=4, kind=LinkKind.PUBLIC, inner_columns=4),
+        Probe(10, width=4, inner_columns=1, tokens=8),
+        Probe(11, width=8, inner_columns=2, tokens=8),
+        Probe(11, width=4, activation="Sigmoid", rescales=True),
+        Probe(12, width=4, activation="Softmax", rescales=True),
+    ],
+    ids=["plain", "blocks", "two blocks", "hashed", "wide", "products", "wide products", "lookup", "sorted"],
+)
+def test_measure_probe__any_kind_of_column__makes_a_key_of_the_size_that_its_settings_tell(
+    prover: EzklProver, probe: Probe
+) -> None:
+    found = measure_probe(prover, probe)
+    assert found.shape.log_rows == probe.log_rows
+    assert (found.shape.product_rows > 0) == (probe.tokens > 1)
+    assert TRUTH.key_bytes(found.shape) == pytest.approx(found.key_bytes, rel=0.01)
+    assert min(found.prove_seconds, found.setup_seconds) > 0
+    assert found.prove_bytes > 10 << 20
