@@ -274,10 +274,9 @@ def accuracy(outputs: Any, reference: Reals, labels: NDArray[Any] | None) -> dic
     }
 
 
-def verdict(value: float, target: float, *, at_least: bool = False) -> str:
-    """Say whether a target is met."""
-    is_met = value >= target if at_least else value <= target
-    return f"{value:.2f} ({'at least' if at_least else 'at most'} {target:g}: {'met' if is_met else 'MISSED'})"
+def verdict(value: float, target: float) -> str:
+    """Say whether a figure is at most its target."""
+    return f"{value:.2f} (at most {target:g}: {'met' if value <= target else 'MISSED'})"
 
 
 def describe_machine() -> dict[str, Any]:
