@@ -154,6 +154,7 @@ class Tuned:
     elements: tuple[int, ...]
     judged: dict[str, Any]
     bound: float
+    key_bytes: int
 
 
 def tune_to(
@@ -189,7 +190,8 @@ def tune_to(
         inputs, outputs = built.execute(prover, part.heldout)
         judged = part.judge(outputs)
         if all(is_equal(judged, each) for each in target):
-            return Tuned(report, built, tuple(inputs[0]), judged, bound)
+            key_bytes = built.circuits[0].pk.stat().st_size  # now: the circuit is in a scratch directory
+            return Tuned(report, built, tuple(inputs[0]), judged, bound, key_bytes)
     raise InvalidInputError("bound", f"nothing is as accurate as ezkl's calibration ({target})", "allow larger scales")
 
 
@@ -262,7 +264,7 @@ def _tuned_report(tuned: Tuned, proved: Proved) -> dict[str, Any]:
         "bound": tuned.bound,
         "heldout": tuned.judged,
         "setup_seconds": tuned.built.setup_seconds[0],
-        "key_bytes": circuit.pk.stat().st_size,
+        "key_bytes": tuned.key_bytes,
         "proof": vars(proved),
         "predicted_seconds": tuned.report.prices[0].prove_seconds,
         "predicted_bytes": tuned.report.prices[0].prove_bytes,
