@@ -74,17 +74,17 @@ def test_learn__never_measured_and_not_allowed__measures_nothing(
 ) -> None:
     from offchain.proving.cache import ArtefactCache
 
-    def measure(*arguments: object) -> None:
-        raise AssertionError("measured")
-
-    monkeypatch.setattr("offchain.tuning.machine.measure_probe", measure)
+    measured: list[object] = []
+    monkeypatch.setattr("offchain.tuning.machine.measure_probe", lambda prover, probe: measured.append(probe))
     predictions, prover = Predictions(), EzklProver(ArtefactCache(tmp_path))
     predictions.learn(prover, may_measure=False).join()
     assert not predictions.are_measured
+    assert measured == []
     assert list((tmp_path / "entries").iterdir()) == []
 
 
 @pytest.mark.unit
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("error", [ProverFailed("probe", "memory", "out of it"), ValueError("odd")])
 def test_learn__measuring_fails__leaves_the_rules_of_thumb(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*arguments: object, **options: object) -> None:
