@@ -126,12 +126,18 @@ class PlannedSegment(_Strict):
 
 
 class PlannedModel(_Strict):
-    """How one stretch of a model is to be proved."""
+    """How one stretch of a model is to be proved.
+
+    Attributes:
+        cuts: names of tensors, of the model with its wide layers cut by channels already.
+        channel_groups: which layers those are, and into how many parts each is cut.
+    """
 
     opening: Name = Field(validation_alias="from", serialization_alias="from")
     closing: Name = Field(validation_alias="to", serialization_alias="to")
     is_whole: bool
     cuts: tuple[Name, ...]
+    channel_groups: dict[Name, Annotated[int, Field(ge=2, le=16)]] = Field(default_factory=dict, max_length=64)
     fixed_point: FixedPointChoice
     critical_seconds: Seconds
     execute_seconds: Seconds

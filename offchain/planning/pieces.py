@@ -7,17 +7,27 @@ is made of, as far as one tensor leads in and one out. Untrusted files are parse
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from offchain.errors import InvalidInputError
 from offchain.inference.onnx_model import MAX_MODEL_BYTES
 from offchain.inference.splitting import Cut
 from offchain.sandbox import run_limited
 
+if TYPE_CHECKING:
+    import onnx
+
 MAX_PIECES = 20
+MAX_GROUP_ROWS = 40_960
+"""A layer whose circuit would have more is offered in parts: five eighths of 2^15 rows folded once, since each part
+carries what the others need."""
+ROWS_PER_ACTIVATION = 16
+"""Of a ReLU, with its input's range check, two digits each."""
 TIMEOUT_SECONDS = 120.0
 MEMORY_BYTES = 4 << 30
 
@@ -29,13 +39,14 @@ EXACT_OPERATORS = frozenset(
         "Constant",
         "Conv",
         "Flatten",
+        "Gather",
         "Gemm",
         "Identity",
         "LeakyRelu",
         "MatMul",
         "MaxPool",
     }
-    | {"Neg", "Pad", "ReduceSum", "Relu", "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
+    | {"Mul", "Neg", "Pad", "ReduceSum", "Relu", "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
 )
 """Operators whose result needs no rescaling before the next: without it scales add up, and nothing else changes."""
 ROUNDED_OPERATORS = frozenset({"AveragePool", "ReduceMean", "GlobalAveragePool", "Div", "BatchNormalization"})
@@ -70,7 +81,7 @@ class Piece:
     """What lies between two neighbouring boundaries.
 
     Attributes:
-        operators: their types, constants left out.
+        operators: their types as they are proved, constants left out.
         cost: estimated, in multiply-accumulates.
     """
 
@@ -86,12 +97,14 @@ class Stretch:
         onnx: the part as a model of its own.
         boundaries: one more than there are pieces.
         whole: whether it is the whole model.
+        groups: layers that were cut by channels, and into how many parts; see :mod:`offchain.inference.channels`.
     """
 
     onnx: bytes
     boundaries: tuple[Boundary, ...]
     pieces: tuple[Piece, ...]
     whole: bool
+    groups: tuple[tuple[str, int], ...] = ()
 
     def operators(self, start: int, stop: int) -> tuple[str, ...]:
         """The operators of a run of pieces."""
@@ -105,10 +118,12 @@ class Survey:
     Attributes:
         stretches: in order of execution.
         unprovable: what lies between them.
+        wider: the whole model with its widest layers cut by channels, in other ways; none if it is not whole.
     """
 
     stretches: tuple[Stretch, ...]
     unprovable: tuple[Unprovable, ...]
+    wider: tuple[Stretch, ...] = ()
 
 
 def survey_model(content: bytes, max_pieces: int = MAX_PIECES) -> Survey:
@@ -127,25 +142,38 @@ def survey_model(content: bytes, max_pieces: int = MAX_PIECES) -> Survey:
         raise InvalidInputError("model", problem, "plan a smaller model")
     payload = {"content": base64.b64encode(content).decode(), "max_pieces": max_pieces}
     answer = _run("survey_payload", payload)
-    stretches = tuple(
-        Stretch(
-            onnx=base64.b64decode(part["onnx"]),
-            boundaries=tuple(Boundary(**boundary) for boundary in part["boundaries"]),
-            pieces=tuple(Piece(tuple(piece["operators"]), piece["cost"]) for piece in part["pieces"]),
-            whole=part["whole"],
-        )
-        for part in answer["stretches"]
+    return Survey(
+        stretches=tuple(map(_read_stretch, answer["stretches"])),
+        unprovable=tuple(Unprovable(**entry) for entry in answer["unprovable"]),
+        wider=tuple(map(_read_stretch, answer["wider"])),
     )
-    return Survey(stretches, tuple(Unprovable(**entry) for entry in answer["unprovable"]))
 
 
-def write_runs(stretch: Stretch, runs: Sequence[tuple[int, int]], directory: Path) -> dict[tuple[int, int], Path]:
-    """Write each run of pieces as an ONNX file; returns the paths."""
-    paths = {run: directory / f"{run[0]}-{run[1]}.onnx" for run in runs}
+def _read_stretch(part: dict[str, Any]) -> Stretch:
+    return Stretch(
+        onnx=base64.b64decode(part["onnx"]),
+        boundaries=tuple(Boundary(**boundary) for boundary in part["boundaries"]),
+        pieces=tuple(Piece(tuple(piece["operators"]), piece["cost"]) for piece in part["pieces"]),
+        whole=part["whole"],
+        groups=tuple((name, count) for name, count in part["groups"]),
+    )
+
+
+def write_runs(
+    stretch: Stretch, runs: Sequence[tuple[int, int]], directory: Path, *, products: bool = False
+) -> dict[tuple[int, int], Path]:
+    """Write each run of pieces as an ONNX file; returns the paths.
+
+    Args:
+        products: whether large convolutions become products of matrices.
+    """
+    ending = "-products.onnx" if products else ".onnx"
+    paths = {run: directory / f"{run[0]}-{run[1]}{ending}" for run in runs}
     payload = {
         "content": base64.b64encode(stretch.onnx).decode(),
         "cuts": [boundary.name for boundary in stretch.boundaries[1:-1]],
         "runs": [[*run, str(path)] for run, path in paths.items()],
+        "products": products,
     }
     _run("write_runs_payload", payload)
     return paths
@@ -160,28 +188,66 @@ def _run(function: str, payload: dict[str, Any]) -> dict[str, Any]:
 
 def survey_payload(payload: dict[str, Any]) -> dict[str, Any]:
     """Serve :func:`survey_model` in the child."""
+    from offchain.inference.channels import cut_channels
+    from offchain.inference.onnx_model import load_model
     from offchain.planning.stretches import find_stretches
 
     found, unprovable = find_stretches(base64.b64decode(payload["content"]))
     stretches = [_line_up(onnx, whole, payload["max_pieces"]) for onnx, whole in found]
-    return {"stretches": stretches, "unprovable": [vars(entry) for entry in unprovable]}
+    wider = [
+        _line_up(cut_channels(onnx, groups), whole, payload["max_pieces"], groups)
+        for onnx, whole in found
+        if whole
+        for groups in channel_groups(load_model(onnx))
+    ]
+    return {"stretches": stretches, "unprovable": [vars(entry) for entry in unprovable], "wider": wider}
+
+
+def channel_groups(model: onnx.ModelProto) -> list[dict[str, int]]:
+    """Say in which ways it may pay to cut a loaded model's layers by channels: those whose circuits would be large.
+
+    First only what is channelwise is cut, which leaves scales as they are; then layers too, of which each part adds to
+    the scale, where nothing is rescaled.
+    """
+    from offchain.inference.channels import MAX_GROUPS, wide_layers
+
+    ways: list[dict[str, int]] = []
+    layers = wide_layers(model)
+    for cuts_layers in (False, True):
+        groups: dict[str, int] = {}
+        cut: set[str] = set()
+        for layer in layers:
+            names = {node.output[0] for node in layer.nodes}
+            rows = layer.products // 2 + ROWS_PER_ACTIVATION * layer.activations
+            count = min(math.ceil(rows / MAX_GROUP_ROWS), layer.channels, MAX_GROUPS)
+            if count > 1 and layer.is_layer == cuts_layers and not cut & names:
+                groups[layer.name] = count
+                cut |= names
+        if groups:
+            ways.append(groups)
+    return ways
 
 
 def write_runs_payload(payload: dict[str, Any]) -> dict[str, Any]:
     """Serve :func:`write_runs` in the child."""
     from offchain.inference.onnx_model import load_model
+    from offchain.inference.rewriting import rewrite_for_proving
     from offchain.inference.splitting import split
 
     model = load_model(base64.b64decode(payload["content"]))
     names = payload["cuts"]
     for start, stop, path in payload["runs"]:
         around = [names[at - 1] for at in (start, stop) if 0 < at <= len(names)]
-        Path(path).write_bytes(split(model, around)[1 if start else 0])
+        segment = split(model, around)[1 if start else 0]
+        Path(path).write_bytes(rewrite_for_proving(segment, products=payload["products"]))
     return {}
 
 
-def _line_up(onnx: bytes, whole: bool, max_pieces: int) -> dict[str, Any]:
+def _line_up(
+    onnx: bytes, whole: bool, max_pieces: int, groups: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Any]:
     from offchain.inference.onnx_model import input_shape, load_model, output_shape
+    from offchain.inference.rewriting import rewrite
     from offchain.inference.splitting import find_cuts, split, total_cost
     from offchain.planning.stretches import elements
 
@@ -189,7 +255,7 @@ def _line_up(onnx: bytes, whole: bool, max_pieces: int) -> dict[str, Any]:
     total = total_cost(model)
     cuts = _useful(find_cuts(model), total, max_pieces)
     names = [cut.name for cut in cuts]
-    parts = [load_model(part) for part in split(model, names)]
+    parts = [rewrite(load_model(part)) for part in split(model, names)]
     costs = [0, *(cut.cost_before for cut in cuts), total]
     ends = (
         Boundary(model.graph.input[0].name, elements(input_shape(model))),
@@ -208,6 +274,7 @@ def _line_up(onnx: bytes, whole: bool, max_pieces: int) -> dict[str, Any]:
         "boundaries": [vars(boundary) for boundary in ends],
         "pieces": pieces,
         "whole": whole,
+        "groups": list(groups.items()),
     }
 
 

@@ -192,17 +192,32 @@ def plan_model(
     plans: list[Plan] = []
     unprovable = list(survey.unprovable)
     with tempfile.TemporaryDirectory() as directory:
-        for number, stretch in enumerate(survey.stretches):
+        for number, stretch in enumerate((*survey.stretches, *survey.wider)):
             scratch = Path(directory) / str(number)
             scratch.mkdir()
             task = _Task(prover, machine, constraints, max_log_rows, scratch, report)
-            found, refused = _plan_stretch(task, stretch, calibration, heldout, bound or Bound())
-            plans += found
-            unprovable += refused
+            if not stretch.groups:
+                found, refused = _plan_stretch(task, stretch, calibration, heldout, bound or Bound())
+                plans += found
+                unprovable += refused
+                continue
+            try:
+                [wider], refused = _plan_stretch(task, stretch, calibration, heldout, bound or Bound())
+            except (InvalidInputError, ValueError):  # it is none, or of several parts
+                continue
+            if not refused and wider.is_whole and _pays(wider, plans, constraints.slack):
+                plans, unprovable = [wider], []
     if not plans:
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in unprovable[:4])
         raise InvalidInputError("model", f"no part of it can be proved ({reasons})", "allow more memory or log-rows")
     return ModelPlan(tuple(plans), tuple(unprovable), constraints, hashlib.sha256(content).hexdigest())
+
+
+def _pays(wider: Plan, plans: Sequence[Plan], slack: float) -> bool:
+    """Whether cutting layers by channels proves the whole, where else it cannot be, or proves it sooner."""
+    if len(plans) != 1 or not plans[0].is_whole:
+        return True
+    return wider.prove_seconds < plans[0].prove_seconds * (1.0 - slack)
 
 
 def _plan_stretch(

@@ -150,6 +150,7 @@ def _plan(plan: Plan, compared: Sequence[Compared]) -> PlannedModel:
         closing=plan.stretch.boundaries[plan.stop].name,
         is_whole=plan.is_whole,
         cuts=plan.cuts,
+        channel_groups=dict(plan.stretch.groups),
         fixed_point=FixedPointChoice(**vars(plan.fixed_point)),
         critical_seconds=plan.critical_seconds,
         execute_seconds=plan.route.execute_seconds,

@@ -130,6 +130,8 @@ def test_read_plan__of_another_model__is_refused() -> None:
         (whole(is_whole="yes"), "plan.plans[0].is_whole"),
         (whole(cuts=["relu0"]), "plan.plans[0].cuts"),
         (whole(cuts=["relu0", ""]), "plan.plans[0].cuts[1]"),
+        (whole(channel_groups={"conv0": 1}), "plan.plans[0].channel_groups.conv0"),
+        (whole(channel_groups=["conv0"]), "plan.plans[0].channel_groups"),
         (whole(critical_seconds=float("nan")), "plan.plans[0].critical_seconds"),
         (whole(segments=[]), "plan.plans[0].segments"),
         (whole(segments=[SEGMENT] * 17), "plan.plans[0].segments"),

@@ -153,6 +153,13 @@ def test_cut__tensor_that_is_not_there__is_refused_by_field(document: dict[str, 
     assert caught.value.field == "plan.plans[0].cuts[0]"
 
 
+def test_cut__layer_by_channels_that_is_not_there__is_refused_by_field(document: dict[str, Any]) -> None:
+    nowhere = plan_of(document, lambda part: part.update(channel_groups={"nowhere": 2}))
+    with pytest.raises(InvalidInputError) as caught:
+        cut(ONNX, Recipe("m", plan=nowhere))
+    assert caught.value.field == "plan.plans[0].channel_groups"
+
+
 def test_choose_settings__plan__is_followed(
     prover: EzklProver, document: dict[str, Any], segments: Sequence[bytes]
 ) -> None:
