@@ -42,6 +42,7 @@ jobs = sa.Table(
     sa.Column("trouble", sa.Text),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("route", sa.LargeBinary),
+    sa.Column("given", sa.Integer),
 )
 
 registrations = sa.Table(

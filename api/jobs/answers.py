@@ -31,14 +31,29 @@ def describe_accepted(job: JobId) -> JobAccepted:
     return JobAccepted(job=hexadecimal(job), status_url=url, events_url=f"{url}/events", receipt_url=f"{url}/receipt")
 
 
-def describe_result(elements: tuple[int, ...], segment: SegmentRecord) -> ResultAnswer:
-    """Show the output of a model's last segment."""
-    values = dequantise(elements, segment.output_scale)
+def describe_result(
+    elements: tuple[int, ...], segment: SegmentRecord, batch: int = 1, given: int | None = None
+) -> ResultAnswer:
+    """Show the output of a model's last segment.
+
+    Args:
+        batch: how many inputs the model takes.
+        given: how many of them were sent; all if None.
+    """
+    count = batch if given is None else given
+    size = len(elements) // batch
+    values = dequantise(elements, segment.output_scale)[: count * size]
+    rows = [values[at : at + size] for at in range(0, len(values), size)]
+    shape = (count, *segment.output_shape[1:]) if batch > 1 else segment.output_shape
+    tops = [max(range(size), key=row.__getitem__) for row in rows]
     return ResultAnswer(
-        values=nest(list(values), segment.output_shape),
+        values=nest(list(values), shape),
         elements=[str(element) for element in elements],
-        shape=list(segment.output_shape),
-        top=max(range(len(values)), key=values.__getitem__),
+        shape=list(shape),
+        top=tops[0],
+        tops=tops,
+        inputs=count,
+        padding=batch - count,
     )
 
 

@@ -24,6 +24,7 @@ class JobRow:
         job: its id, which follows from the salt.
         key, request_hash: what came with it; None if the job was found on the chain after the database was lost.
         salt, policy, elements: what sending it takes; the elements are forgotten when it is over.
+        given: how many inputs were sent; the rest of a batch repeats the last one. None where it is not known.
         route: the route document that the policy and the fee come from; None if they were named by hand.
         is_sent: whether it was seen on the chain; only a hint, since a reorganisation may take it back.
         ended_block: the block at which its end was first seen.
@@ -48,6 +49,7 @@ class JobRow:
     refusal: str | None = None
     trouble: str | None = None
     route: bytes | None = None
+    given: int | None = None
 
     def result_of(self, link: Link) -> tuple[int, ...] | None:
         """The kept result, if it is what the last segment is settled on."""
@@ -75,6 +77,7 @@ class JobRows:
             is_open=True,
             created_at=time.time(),
             route=row.route,
+            given=row.given,
         )
         with self._database.transaction() as connection:
             connection.execute(statement.on_conflict_do_nothing())
@@ -136,4 +139,5 @@ def _read(row: Mapping[Any, Any]) -> JobRow:
         refusal=row["refusal"],
         trouble=row["trouble"],
         route=row["route"],
+        given=row["given"],
     )

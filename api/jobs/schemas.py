@@ -61,9 +61,14 @@ class JobBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str = Field(pattern=HASH_PATTERN, description="The id of a registered model.")
-    input: list[Any] = Field(
+    input: list[Any] | None = Field(
+        default=None,
         description="Nested lists of numbers in the model's input shape; a leading dimension of 1 may be left out.",
-        json_schema_extra={"items": {}},
+    )
+    inputs: list[Any] | None = Field(
+        default=None,
+        description="In place of `input`: a list of inputs, as many as the model's `batch` or fewer; the rest repeats "
+        "the last one.",
     )
     policy: dict[str, Any] = Field(
         default_factory=dict,
@@ -134,10 +139,15 @@ class SegmentAnswer(BaseModel):
 class ResultAnswer(BaseModel):
     """What the model answered."""
 
-    values: Any = Field(description="Nested lists of numbers in the model's output shape.")
-    elements: list[str] = Field(description="The field elements behind the recorded link, as decimal strings.")
-    shape: list[int]
-    top: int = Field(description="Index of the largest value, in row-major order.")
+    values: Any = Field(description="Nested lists of numbers in `shape`: what the inputs that were sent are answered.")
+    elements: list[str] = Field(
+        description="The field elements behind the recorded link, as decimal strings; of what filled a batch up too."
+    )
+    shape: list[int] = Field(description="The model's output shape; in a batch, its first dimension is `inputs`.")
+    top: int = Field(description="Index of the first input's largest value, in row-major order.")
+    tops: list[int] = Field(description="The same for each input.")
+    inputs: int = Field(description="How many inputs were sent.")
+    padding: int = Field(description="How often the last one was repeated to fill the batch up.")
 
 
 class QueueAnswer(BaseModel):

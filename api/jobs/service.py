@@ -27,7 +27,7 @@ from offchain.errors import InvalidInputError, RecoverableError
 from offchain.protocol.duties import JobView
 from offchain.protocol.types import ZERO_HASH, JobId, ModelId, Phase, Policy, Reason
 from offchain.requester.conditions import ConditionsReader
-from offchain.requester.inputs import read_input
+from offchain.requester.inputs import Batch, read_input, read_inputs
 from offchain.requester.policy import read_policy
 from offchain.requester.receipt import build_receipt
 from offchain.requester.requester import Requester
@@ -215,7 +215,7 @@ class JobService:
                 field="model",
                 mend="register it, or use an id out of GET /v1/models",
             )
-        elements = _read_elements(body.input, self._requester, model)
+        batch = _read_batch(body, self._requester, model)
         document = None
         if body.demand is not None:
             manifest = self._requester.manifest(model)
@@ -228,7 +228,9 @@ class JobService:
         self._check_funds(fee_wei)
         salt = secrets.token_bytes(32)
         job, chosen = self._requester.job_id(salt), None if document is None else document.to_bytes()
-        return JobRow(job, key, request_hash, salt, model, policy, fee_wei, elements, route=chosen)
+        return JobRow(
+            job, key, request_hash, salt, model, policy, fee_wei, batch.elements, route=chosen, given=batch.given
+        )
 
     def _fee(self, raw: int | str | None) -> int:
         if raw is None:
@@ -324,11 +326,11 @@ class JobService:
             return None
         try:
             elements = elements or self._requester.open_result(view).elements
-            segment = self._requester.manifest(view.job.model_id).segments[-1]
+            manifest = self._requester.manifest(view.job.model_id)
         except (RecoverableError, InvalidInputError) as error:
             _log.info("the result of job %s cannot be shown now: %s", view.job.id.hex()[:8], error)
             return None
-        return describe_result(elements, segment)
+        return describe_result(elements, manifest.segments[-1], manifest.batch, row.given if row else None)
 
     def _reason(self, view: JobView) -> str | None:
         if view.phase is not Phase.FAILED:
@@ -369,13 +371,19 @@ def _refuse_field(error: ValidationError) -> NoReturn:
 
 
 def _canonical(body: JobBody) -> bytes:
-    # A request without a demand hashes as it did before there were any.
-    content = body.model_dump(exclude=None if body.demand else {"demand"})
+    # A request without a demand, or several inputs, hashes as it did before there were any.
+    content = body.model_dump(exclude={name for name in ("demand", "inputs") if getattr(body, name) is None})
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _read_elements(raw: list[Any], requester: Requester, model: ModelId) -> tuple[int, ...]:
+def _read_batch(body: JobBody, requester: Requester, model: ModelId) -> Batch:
+    if (body.input is None) == (body.inputs is None):
+        raise InvalidInputError("input", "exactly one of input and inputs is needed", "send one of the two")
+    field = "input" if body.inputs is None else "inputs"
     try:
-        return read_input(raw, requester.manifest(model))
+        manifest = requester.manifest(model)
+        if body.inputs is not None:
+            return read_inputs(body.inputs, manifest)
+        return Batch(read_input(body.input, manifest), manifest.batch)
     except RecursionError:
-        raise InvalidInputError("input", "it is nested too deeply", "send nested lists in the model's shape") from None
+        raise InvalidInputError(field, "it is nested too deeply", "send nested lists in the model's shape") from None

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from offchain.inference.onnx_model import MAX_BATCH
 from offchain.protocol.trials import DEFAULT_TRIALS, MAX_TRIALS
 
 MAX_NAME = 100
@@ -49,6 +50,14 @@ UPLOAD_SCHEMA: dict[str, Any] = {
             "default": 0,
             "description": "How long to search for the settings that prove fastest within `max_drift` of `heldout`; "
             "0 takes the first that fit. Not with a plan, which has its own.",
+        },
+        "batch": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_BATCH,
+            "default": 1,
+            "description": "How many inputs a job takes, and one proof per segment covers: the model is written for "
+            "so many; calibration and held-out samples stay single inputs.",
         },
         "trials": {
             "type": "integer",
@@ -134,6 +143,7 @@ class ModelAnswer(BaseModel):
     name: str
     input_shape: list[int]
     output_shape: list[int]
+    batch: int = Field(description="How many inputs one job takes: the first dimension of both shapes.")
     input_bound: float = Field(description="Largest absolute value that an input may have.")
     segments: list[SegmentSummary]
     accuracy: AccuracySummary

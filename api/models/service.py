@@ -32,7 +32,9 @@ from api.models.schemas import (
 )
 from offchain.chain.contracts import Contracts
 from offchain.errors import InvalidInputError
+from offchain.inference.batching import with_batch
 from offchain.inference.calibration import load_samples
+from offchain.inference.onnx_model import MAX_BATCH
 from offchain.models.recipe import cut_model
 from offchain.planning.document import PlannedModel, read_plan
 from offchain.protocol.trials import DEFAULT_TRIALS, MAX_TRIALS
@@ -46,7 +48,7 @@ _log = logging.getLogger(__name__)
 MAX_WAITING = 32
 MAX_COUNTED_WORKERS = 64
 FILES = ("model", "calibration", "heldout", "plan")
-FIELDS = ("name", "segments", "cuts", "max_drift", "trials", "search_seconds")
+FIELDS = ("name", "segments", "cuts", "max_drift", "trials", "search_seconds", "batch")
 DEFAULT_DRIFT = 0.05
 
 
@@ -83,6 +85,7 @@ class ModelService:
         Raises:
             Refused, InvalidInputError, NativeCallFailed: nothing was kept.
         """
+        files = write_batch(files, texts)
         plan = None
         if "plan" in files and "model" in files:
             plan = read_plan(files["plan"], files["model"], self._config.max_log_rows)
@@ -162,6 +165,7 @@ class ModelService:
             name=manifest.name,
             input_shape=list(manifest.segments[0].input_shape),
             output_shape=list(manifest.segments[-1].output_shape),
+            batch=manifest.batch,
             input_bound=manifest.input_bound,
             segments=[
                 SegmentSummary(
@@ -205,6 +209,21 @@ class ModelService:
                 raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_batch(files: Mapping[str, bytes], texts: Mapping[str, str]) -> Mapping[str, bytes]:
+    """Replace a model by the same over as many inputs as the field ``batch`` says. What is registered is that file.
+
+    Raises:
+        InvalidInputError: naming the node of the model that mixes inputs.
+    """
+    batch = _whole_number("batch", texts.get("batch", "1"), 1, MAX_BATCH)
+    if batch == 1 or "model" not in files:
+        return files
+    try:
+        return {**files, "model": with_batch(files["model"], batch)}
+    except NativeCallFailed as error:
+        raise InvalidInputError("model", f"reading it failed ({error.kind})", "send a sound ONNX file") from error
 
 
 def read_parameters(
@@ -258,6 +277,8 @@ def check_files(files: Mapping[str, bytes], parameters: Parameters, plan: Planne
     """
     try:
         segments = cut_model(files["model"], parameters.segments, parameters.cuts, plan)
+        if segments[0].input_shape[0] > 1:
+            with_batch(files["model"], 1)  # whose rows must not depend on each other
     except NativeCallFailed as error:
         raise InvalidInputError("model", f"reading it failed ({error.kind})", "send a sound ONNX file") from error
     if len(segments) > MAX_SEGMENTS:

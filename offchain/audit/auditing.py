@@ -67,6 +67,7 @@ def audit(
         checks=checks.checks,
         chain_id=record.chain_id,
         block=record.block_number,
+        batch=1 if run.manifest is None else run.manifest.batch,
     )
 
 

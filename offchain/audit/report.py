@@ -137,6 +137,7 @@ class AuditReport:
             sealed to the requester and only its link (the last segment's ``link_out``) is public.
         srs: what the manifest says of the SRS; None if there is no manifest.
         checks: of the job as a whole.
+        batch: how many inputs the job was of, what filled the batch up included.
         block: the block at which the chain was read.
     """
 
@@ -148,6 +149,14 @@ class AuditReport:
     checks: Mapping[str, Check]
     chain_id: int | None
     block: int | None
+    batch: int = 1
+
+    @property
+    def outputs(self) -> tuple[tuple[float, ...], ...]:
+        """The result input by input; nothing where there is none."""
+        values = self.result or ()
+        size = len(values) // self.batch
+        return tuple(values[at : at + size] for at in range(0, len(values), size or 1))
 
     @property
     def is_valid(self) -> bool:
@@ -179,6 +188,7 @@ class AuditReport:
             "job": show(self.job),
             "model": None if self.model is None else show(self.model),
             "result": None if self.result is None else list(self.result),
+            "outputs": None if self.result is None else [list(values) for values in self.outputs],
             "segments": [_segment_json(segment) for segment in self.segments],
             "srs": self._srs_json(),
             "checks": _checks_json(self.checks),

@@ -53,7 +53,9 @@ def _whole(report: AuditReport) -> Table:
     for name, check in report.checks.items():
         table.add_row(name, escape(check.detail), _verdict(check.ok))
     if report.result is not None:
-        table.add_row("result values", ", ".join(f"{value:g}" for value in report.result), "")
+        for index, values in enumerate(report.outputs):
+            name = "result values" if report.batch == 1 else f"result values of input {index}"
+            table.add_row(name, ", ".join(f"{value:g}" for value in values), "")
     if report.srs is not None:
         table.add_row("srs origin", f"{escape(report.srs.origin)} (sha256 {escape(report.srs.digest[:12])}…)", "")
     return table

@@ -23,7 +23,9 @@ DEFAULT_LATENCY_SECONDS = 1800
 @job_commands.command("submit")
 def submit(
     model: Annotated[str, typer.Argument(help="A registered model's id.")],
-    values: Annotated[Path, typer.Argument(metavar="INPUT.json", help='Nested lists, or {"input": nested lists}.')],
+    values: Annotated[
+        Path, typer.Argument(metavar="INPUT.json", help='Nested lists, {"input": …} or {"inputs": […]}.')
+    ],
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
     criticality: Annotated[
         str | None,
@@ -50,9 +52,11 @@ def submit(
             raise InvalidInputError("--committee", "the policy is to be chosen for you", "leave it out")
         policy = {"committee_size": committee, "proof_permille": None if demand else proofs}
         client = context.gateway(gateway)
+        content, is_batch = read_input_file(values)
         job = client.submit(
             model,
-            read_input_file(values),
+            content,
+            is_batch=is_batch,
             policy={name: value for name, value in policy.items() if value is not None},
             demand=demand,
             fee_wei=fee_wei,
@@ -106,8 +110,8 @@ def build_demand(
     return demand if proofs is None else demand | {"proof_permille": proofs}
 
 
-def read_input_file(path: Path) -> object:
-    """Read an input file.
+def read_input_file(path: Path) -> tuple[object, bool]:
+    """Read an input file, and say whether it holds several inputs.
 
     Raises:
         InvalidInputError: it is missing, or not JSON.
@@ -118,4 +122,6 @@ def read_input_file(path: Path) -> object:
         raise InvalidInputError("INPUT.json", f"{path} cannot be read ({error.strerror})", "name a file") from error
     except ValueError as error:
         raise InvalidInputError("INPUT.json", f"it is not JSON ({error})", "write nested lists of numbers") from error
-    return content["input"] if isinstance(content, dict) and "input" in content else content
+    if isinstance(content, dict) and "inputs" in content:
+        return content["inputs"], True
+    return content["input"] if isinstance(content, dict) and "input" in content else content, False

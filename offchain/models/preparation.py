@@ -28,6 +28,7 @@ from offchain.proving.verifier import CompiledVerifier
 from offchain.sandbox import run_limited
 from offchain.storage.cid import cid_of
 from offchain.storage.sealing import Identity, seal
+from offchain.tuning.chain import group_rows, ungroup_rows
 
 Progress = Callable[[str, float], None]
 """Called with the step under way and the share of the whole that is done, 0 to 1."""
@@ -89,7 +90,8 @@ def prepare(
     progress("cutting", 0.0)
     segments = cut(model, recipe)
     progress("choosing settings", 0.05)
-    tuning = choose_settings([segment.onnx for segment in segments], recipe, calibration, heldout, prover)
+    batch = segments[0].input_shape[0]
+    tuning = choose_settings([segment.onnx for segment in segments], recipe, calibration, heldout, prover, batch)
     srs = srs or insecure_srs(prover, tuning.log_rows)
     circuits = []
     for index, (segment, tuned) in enumerate(zip(segments, tuning.segments, strict=True)):
@@ -134,9 +136,10 @@ def prepare(
 def measure(
     model: bytes, circuits: Sequence[SegmentCircuit], prover: EzklProver, samples: Samples, source: str
 ) -> Accuracy:
-    """Run a model in floating point and its circuits in fixed point on the same samples, and compare.
+    """Run a model in floating point and its circuits in fixed point on the same samples, and compare input by input.
 
-    Samples with a value beyond the circuit's input bound are refused by it, and count as wrong.
+    Samples with a value beyond the circuit's input bound are refused by it, and count as wrong. Circuits that take a
+    batch are given so many samples; the last batch is filled up with the last sample.
     """
     inputs = samples.inputs[:MAX_MEASURED]
     labels = None if samples.labels is None else samples.labels[:MAX_MEASURED]
@@ -144,9 +147,11 @@ def measure(
     bound = circuits[0].input_bound
     flat = inputs.reshape(len(inputs), -1)
     within = np.ones(len(inputs), bool) if bound is None else np.abs(flat).max(axis=1) <= bound
-    batch = [quantise(row.tolist(), circuits[0].input_scale) for row in flat[within]]
-    outputs = prover.activations(circuits, batch)
-    fixed = np.array([dequantise(sample[-1], circuits[-1].output_scale) for sample in outputs])
+    size = circuits[0].input_shape[0]
+    batches = [quantise(row.tolist(), circuits[0].input_scale) for row in group_rows(flat[within], size)]
+    outputs = prover.activations(circuits, batches)
+    answers = np.array([dequantise(sample[-1], circuits[-1].output_scale) for sample in outputs])
+    fixed = ungroup_rows(answers, size, int(within.sum()))
     chosen, predicted = exact.argmax(axis=1), fixed.argmax(axis=1)
     agrees = predicted == chosen[within]
     return Accuracy(

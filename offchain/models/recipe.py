@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from offchain.errors import InvalidInputError
 from offchain.inference.calibration import Samples
@@ -13,6 +14,7 @@ from offchain.planning.document import PlannedModel
 from offchain.protocol.trials import DEFAULT_TRIALS
 from offchain.proving.ezkl_prover import EzklProver
 from offchain.proving.port import Tuning
+from offchain.tuning.batches import tune_either
 from offchain.tuning.bound import AccuracyBound
 from offchain.tuning.following import follow_plan
 from offchain.tuning.machine import MachineModel
@@ -61,17 +63,27 @@ def cut_model(
     if plan is None:
         return split_model(model, cuts=cuts, segments=segments)
     try:
-        return split_model(model, cuts=plan.cuts, products=[segment.checks_products for segment in plan.segments])
+        products = [segment.checks_products for segment in plan.segments]
+        return split_model(model, cuts=plan.cuts, products=products, groups=plan.channel_groups)
     except InvalidInputError as error:
-        if error.field.startswith("cuts"):
-            raise InvalidInputError(f"plan.plans[0].{error.field}", error.problem, error.mend) from error
+        if error.field.startswith(("cuts", "groups")):
+            field = error.field.replace("groups", "channel_groups")
+            raise InvalidInputError(f"plan.plans[0].{field}", error.problem, error.mend) from error
         raise
 
 
 def choose_settings(
-    segments: Sequence[bytes], recipe: Recipe, calibration: Samples, heldout: Samples | None, prover: EzklProver
+    segments: Sequence[bytes],
+    recipe: Recipe,
+    calibration: Samples,
+    heldout: Samples | None,
+    prover: EzklProver,
+    batch: int = 1,
 ) -> Tuning:
     """Choose the settings of a model's segments: as planned, the fastest of a search, or the first that fit.
+
+    Args:
+        batch: how many inputs the segments take; products with so many rows may gain from being checked.
 
     Raises:
         InvalidInputError: there are none within the bound, or the plan does not hold.
@@ -82,7 +94,8 @@ def choose_settings(
         if heldout is None:
             raise InvalidInputError("heldout", "a search bounds accuracy on held-out samples", "send some")
         return _search(segments, recipe, calibration, heldout, prover)
-    return prover.tune(segments, calibration.inputs, max_log_rows=recipe.max_log_rows, max_drift=recipe.max_drift)
+    tune = prover.tune if batch == 1 else partial(tune_either, prover)
+    return tune(segments, calibration.inputs, max_log_rows=recipe.max_log_rows, max_drift=recipe.max_drift)
 
 
 def _search(

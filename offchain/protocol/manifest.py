@@ -139,6 +139,12 @@ class Manifest:
     trials: Trials
     segments: tuple[SegmentRecord, ...]
 
+    @property
+    def batch(self) -> int:
+        """How many inputs one job takes: the first dimension of input and output, which the model id binds."""
+        taken, given = self.segments[0].input_shape, self.segments[-1].output_shape
+        return taken[0] if len(taken) > 1 and taken[0] == given[0] else 1
+
     def to_bytes(self) -> bytes:
         """Encode as canonical JSON: sorted keys, no white space, ASCII."""
         record = {"format": FORMAT, **asdict(self)}

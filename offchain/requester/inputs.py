@@ -4,10 +4,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from offchain.errors import InvalidInputError
 from offchain.protocol.field import quantise
 from offchain.protocol.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of one job.
+
+    Attributes:
+        elements: of all of them and of the padding, in row-major order.
+        given: how many were sent; what follows repeats the last one.
+    """
+
+    elements: tuple[int, ...]
+    given: int
+
+
+def read_inputs(raw: object, manifest: Manifest, field: str = "inputs") -> Batch:
+    """Validate several inputs of one job, and fill the batch up with the last one.
+
+    Args:
+        raw: a list of 1 to ``manifest.batch`` inputs, each in nested lists as :func:`read_input` takes one.
+
+    Raises:
+        InvalidInputError: there are none or too many, or one of them is wrong; the element is named.
+    """
+    size = manifest.batch
+    if not isinstance(raw, list) or not 1 <= len(raw) <= size:
+        found = f"it holds {len(raw)} inputs" if isinstance(raw, list) else "it is no list"
+        raise InvalidInputError(field, found, f"send a list of 1 to {size} inputs; a job of this model takes so many")
+    # One by one, so that errors name the input that was sent.
+    rows = [_read(entry, manifest, f"{field}[{index}]") for index, entry in enumerate(raw)]
+    elements = [element for row in [*rows, *[rows[-1]] * (size - len(rows))] for element in row]
+    return Batch(tuple(elements), len(rows))
+
+
+def _read(raw: object, manifest: Manifest, field: str) -> tuple[int, ...]:
+    shape = manifest.segments[0].input_shape[1:]
+    if _depth(raw) == len(shape) + 1 and isinstance(raw, list) and len(raw) == 1:
+        raw, field = raw[0], f"{field}[0]"
+    return _quantised(raw, shape, shape, manifest, field)
 
 
 def read_input(raw: object, manifest: Manifest, field: str = "input") -> tuple[int, ...]:
@@ -28,6 +68,12 @@ def read_input(raw: object, manifest: Manifest, field: str = "input") -> tuple[i
     expected = shape
     if _depth(raw) == len(shape) - 1 and shape[0] == 1:
         expected = shape[1:]
+    return _quantised(raw, expected, shape, manifest, field)
+
+
+def _quantised(
+    raw: object, expected: tuple[int, ...], shape: tuple[int, ...], manifest: Manifest, field: str
+) -> tuple[int, ...]:
     values = []
     step = 1 << manifest.segments[0].input_scale
     for place, value in _walk(raw, expected, field, shape):

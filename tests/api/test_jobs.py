@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,14 +17,18 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from offchain.audit import audit
 from offchain.chain.events import Event, read_events
+from offchain.cli.client import GatewayClient
 from offchain.network.local import LocalNetwork
 from offchain.protocol.route_document import MAX_ROUTE_BYTES, disagreements, parse_route_document
 from offchain.protocol.types import JobId, ModelId
+from offchain.proving.cache import ArtefactCache
+from offchain.proving.ezkl_prover import EzklProver
 from offchain.storage.cid import digest_to_cid
 from offchain.storage.ipfs import IpfsStore
 from offchain.toolchain import project_root
-from tests.api.gateways import FAST, VALUES, Documented, MakeGateway, upload
+from tests.api.gateways import FAST, VALUES, Documented, MakeGateway, calibration, upload
 from tests.models import tiny_mlp
 
 pytestmark = pytest.mark.e2e
@@ -119,6 +124,47 @@ def test_job__submitted__is_finalised_proved_and_explained(
     assert stranger.get(job["receipt_url"]).json()["error"]["type"] == "store_unreachable"
 
 
+def test_job__of_a_batched_model__answers_the_inputs_that_were_sent(
+    client: Documented, network: LocalNetwork, tmp_path: Path
+) -> None:
+    paths = {"model": tmp_path / "model.onnx", "calibration": tmp_path / "calibration.npz"}
+    for name, content in {"model": tiny_mlp(8), "calibration": calibration()}.items():
+        paths[name].write_bytes(content)
+    gateway = GatewayClient(network.gateway_url)
+    model = gateway.register(**paths, heldout=None, fields=BATCHED, progress=lambda step, share: None)
+    network.wait_until_served(ModelId(bytes.fromhex(model[2:])))
+    shown = client.get(f"/v1/models/{model}").json()
+    assert (shown["batch"], shown["input_shape"], shown["output_shape"]) == (3, [3, 4], [3, 3])
+
+    inputs = [VALUES, [1.0, 0.5, -0.5, 0.0]]
+    job = client.submit("batch", {"model": model, "inputs": inputs, "policy": PROVED}).json()
+    answer = finished(client, job)
+    assert [segment["label"] for segment in answer["segments"]] == ["proved"]
+    session = onnxruntime.InferenceSession(tiny_mlp(8))
+    exact = np.concatenate([session.run(None, {"x": np.array([row], np.float32)})[0] for row in inputs])
+    result = answer["result"]
+    assert np.allclose(result["values"], exact, atol=0.05)
+    assert result["tops"] == exact.argmax(axis=1).tolist()
+    assert (result["shape"], result["inputs"], result["padding"], len(result["elements"])) == ([2, 3], 2, 1, 9)
+
+    contracts = network.contracts
+    store, prover = IpfsStore(network.ipfs_url, 20.0), EzklProver(ArtefactCache(tmp_path / "cache"))
+    report = audit(contracts, store, prover, JobId(bytes.fromhex(job["job"][2:])))
+    assert report.verdict == "valid", report.failures
+    assert np.allclose(report.outputs[:2], result["values"])
+    assert report.outputs[2] == report.outputs[1]
+
+    for body, field in (
+        ({"inputs": [*inputs, VALUES, VALUES]}, "inputs"),
+        ({"inputs": [VALUES, [9e9] * 4]}, "inputs[1][0]"),
+        ({"inputs": [VALUES], "input": VALUES}, "input"),
+        ({"input": [VALUES]}, "input"),
+    ):
+        refused = client.submit("other", {"model": model, **body}).json()
+        assert refused["error"]["field"] == field
+
+
+BATCHED = {"name": "batched", "segments": "1", "batch": "3", "trials": "2"}
 DEMAND = {"criticality": "standard", "privacy": "open", "latency_seconds": 900}
 
 

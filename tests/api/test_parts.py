@@ -159,7 +159,7 @@ def test_add__job__comes_back_as_it_was(database: Database) -> None:
 
 
 def test_add__job_with_a_route__keeps_the_document(database: Database) -> None:
-    rows, routed = JobRows(database), replace(row(), route=b"{}")
+    rows, routed = JobRows(database), replace(row(), route=b"{}", given=2)
     assert rows.add(routed) == rows.get(JOB) == routed
     rows.close(JOB)
     closed = rows.get(JOB)
@@ -172,6 +172,7 @@ def test_database__made_before_there_were_routes__keeps_its_jobs(tmp_path: Path)
     JobRows(database).add(row())
     with database.transaction() as connection:
         connection.exec_driver_sql("ALTER TABLE jobs DROP COLUMN route")
+        connection.exec_driver_sql("ALTER TABLE jobs DROP COLUMN given")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'g0001'")
     database.close()
     assert JobRows(Database(tmp_path / "gateway.sqlite")).get(JOB) == row()
