@@ -128,6 +128,9 @@ def register(
     search_seconds: Annotated[
         int, typer.Option(min=1, max=600, help="For --thorough: how long the gateway may search.")
     ] = 120,
+    batch: Annotated[
+        int | None, typer.Option(min=2, max=64, help="How many inputs one job takes, proved together.")
+    ] = None,
     gateway: Gateway = None,
 ) -> None:
     """Cut a model, compile its circuits, measure them, and register it on chain."""
@@ -138,12 +141,16 @@ def register(
             raise InvalidInputError(given[1], f"it does not go with {given[0]}", "give one of the two")
         if thorough and (plan_file or auto):
             raise InvalidInputError("--thorough", "a plan has its own settings", "give --segments or --cuts with it")
+        if batch is not None and (plan_file or auto):
+            problem = "a plan is of the model as it is"
+            raise InvalidInputError("--batch", problem, "give --segments or --cuts with it")
         if heldout is None and (auto or thorough):
             raise InvalidInputError("--heldout", "accuracy has to be bounded on other samples", "name an npz file")
         fields = {"name": name or model.stem, "max_drift": str(max_drift), "trials": str(trials)}
         fields |= {"cuts": cuts} if cuts is not None else {}
         fields |= {"segments": str(segments or 3)} if given in ([], ["--segments"]) else {}
         fields |= {"search_seconds": str(search_seconds)} if thorough else {}
+        fields |= {"batch": str(batch)} if batch is not None else {}
         planned = None if plan_file is None else read_file("--plan", plan_file)
         if auto:
             assert heldout is not None
