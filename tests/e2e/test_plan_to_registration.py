@@ -139,6 +139,7 @@ def test_register__plan_that_does_not_hold__is_refused_by_field(
         (("--plan", "plan.json", "--segments", 2), "--plan"),
         (("--auto", "--cuts", "a"), "--auto"),
         (("--auto", "--thorough"), "--thorough"),
+        (("--auto", "--batch", 4), "--batch"),
     ],
 )
 def test_register__options_that_exclude_each_other__are_named(
