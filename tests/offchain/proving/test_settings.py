@@ -13,6 +13,7 @@ from offchain.proving.settings import canonical_settings, read_settings
 
 pytestmark = pytest.mark.unit
 DOCUMENT = {
+    "einsum_params": {"equations": [], "total_einsum_col_size": 77},
     "run_args": {
         "input_visibility": "KZGCommit",
         "output_visibility": {"Hashed": {"hash_is_public": True, "outlets": []}},
@@ -52,6 +53,7 @@ def test_canonical_settings__any_order_and_time__gives_the_same_bytes() -> None:
 
 def test_read_settings__mixed_links__reads_both_kinds_and_the_larger_row_count() -> None:
     summary = read_settings(canonical_settings(json.dumps(DOCUMENT)))
+    assert summary.product_rows == 77
     assert (summary.input_kind, summary.output_kind) == (LinkKind.KZG, LinkKind.POSEIDON)
     assert (summary.input_scale, summary.output_scale) == (7, 8)
     assert (summary.rows, summary.log_rows, summary.needs_lookups) == (658, 11, True)
