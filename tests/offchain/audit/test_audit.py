@@ -138,8 +138,9 @@ def test_to_json__proved_job__has_the_promised_form(audited: Callable[..., Audit
     document = audited().to_json()
     assert json.loads(json.dumps(document)) == document
     assert set(document) == {
-        "verdict", "job", "model", "result", "segments", "srs", "checks", "chain_id", "block",
+        "verdict", "job", "model", "result", "segments", "srs", "outputs", "checks", "chain_id", "block",
     }  # fmt: skip
+    assert document["outputs"] == [document["result"]]
     assert document["job"] == "0x" + finished.job.hex()
     for segment in document["segments"]:
         assert set(segment) == {
