@@ -140,10 +140,15 @@ def _summarise(runs: Sequence[Mapping[str, Any]]) -> Proved:
 
 @dataclass(frozen=True)
 class Division:
-    """A model in segments, and the settings of each."""
+    """A model in segments, and the settings of each.
+
+    Attributes:
+        predicted: seconds and bytes of each segment's proof, where a plan said them.
+    """
 
     segments: tuple[bytes, ...]
     settings: tuple[bytes, ...]
+    predicted: tuple[tuple[float, float], ...] = ()
 
     @property
     def kinds(self) -> tuple[LinkKind, ...]:
@@ -272,6 +277,20 @@ def accuracy(outputs: Any, reference: Reals, labels: NDArray[Any] | None) -> dic
         "largest_error": error,
         "drift": error / max(float(np.abs(reference).max()), 1e-9),
     }
+
+
+def errors_of(predicted: Sequence[tuple[float, float]], measured: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Compare pairs of seconds and bytes, one per segment.
+
+    Returns:
+        How far each prediction is off, relative to what was measured.
+    """
+    ends = {
+        "longest": [max(seconds for seconds, _ in each) for each in (predicted, measured)],
+        "total": [sum(seconds for seconds, _ in each) for each in (predicted, measured)],
+        "memory": [max(size for _, size in each) for each in (predicted, measured)],
+    }
+    return {name: guess / truth - 1.0 for name, (guess, truth) in ends.items()}
 
 
 def verdict(value: float, target: float) -> str:

@@ -24,6 +24,7 @@ from benchmarks.measuring import (
     Division,
     build,
     describe_machine,
+    errors_of,
     load_benchmark,
     proof_job,
     scratch_in,
@@ -50,20 +51,6 @@ MODELS_TARGET = 4
 PLAN_TARGET = 1.10
 KINDS = (LinkKind.KZG, LinkKind.POSEIDON)
 WORKERS = 9
-
-
-def errors_of(predicted: Sequence[tuple[float, float]], measured: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Compare pairs of seconds and bytes, one per segment.
-
-    Returns:
-        How far each prediction is off, relative to what was measured.
-    """
-    ends = {
-        "longest": [max(seconds for seconds, _ in each) for each in (predicted, measured)],
-        "total": [sum(seconds for seconds, _ in each) for each in (predicted, measured)],
-        "memory": [max(size for _, size in each) for each in (predicted, measured)],
-    }
-    return {name: guess / truth - 1.0 for name, (guess, truth) in ends.items()}
 
 
 def is_predicted(errors: dict[str, float]) -> bool:

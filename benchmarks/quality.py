@@ -199,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cuts", help=argparse.SUPPRESS)
     parser.add_argument("--max-segments", type=int, default=9, help="with --how plan")
     parser.add_argument("--seconds", type=float, default=120.0, help="of searching, with --how autotune")
+    parser.add_argument("--circuits", type=Path, help="made by benchmarks.splitting --keep, or to be kept here")
     parser.add_argument("--heldout", type=int, default=100)
     parser.add_argument("--max-log-rows", type=int, default=17)
     parser.add_argument("--cache", type=Path, default=OUT / "cache", help="keeps what this machine was measured to do")
@@ -207,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report: dict[str, Any] = {"machine": describe_machine(), "how": chosen.how, "models": [], "failed": {}}
     for name in chosen.models or MAKERS:
         with tempfile.TemporaryDirectory(dir=scratch_in(chosen.out)) as scratch, local_chain(Path(scratch)) as web3:
-            prover = EzklProver(ArtefactCache(Path(scratch) / "cache"))
+            prover = EzklProver(ArtefactCache(chosen.circuits or Path(scratch) / "cache"))
             try:
                 report["models"].append(measure_model(web3, prover, load_benchmark(name, chosen.heldout), chosen))
             except InvalidInputError as error:  # one model must not cost the others' figures

@@ -33,6 +33,7 @@ from benchmarks.measuring import (
     autotune_cheapest,
     build,
     describe_machine,
+    errors_of,
     load_benchmark,
     proof_job,
     prove_in_turns,
@@ -179,7 +180,8 @@ def _planned(data: Benchmark, chosen: argparse.Namespace, prover: EzklProver, ma
         bound=Bound(max_drift=MAX_DRIFT),
         max_log_rows=chosen.max_log_rows,
     ).plans
-    return Division(plan.segments, plan.settings)
+    predicted = tuple((each.prove_seconds, float(each.prove_bytes)) for each in plan.route.segments)
+    return Division(plan.segments, plan.settings, predicted)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -196,18 +198,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=REPEATS, help="proofs of each segment; the whole is proved once")
     parser.add_argument("--no-links", action="store_true", help="measure the same segments without links too")
     parser.add_argument("--cache", type=Path, default=OUT / "cache", help="keeps what this machine was measured to do")
+    parser.add_argument("--keep", type=Path, help="a directory that does not exist yet, to keep the circuits in")
     parser.add_argument("--out", type=Path, default=OUT)
     chosen = parser.parse_args(arguments)
+    if chosen.keep is not None and chosen.keep.exists():
+        parser.error(f"--keep: {chosen.keep} exists, and setting up is measured only where circuits are made anew")
 
     data = load_benchmark(chosen.model)
     reference = data.reference
     report: dict[str, Any] = {"model": chosen.model, "how": chosen.how, "machine": describe_machine()}
-    with tempfile.TemporaryDirectory(dir=scratch_in(chosen.out)) as cache:
-        prover = EzklProver(ArtefactCache(Path(cache)))
+    with tempfile.TemporaryDirectory(dir=scratch_in(chosen.out)) as scratch:
+        prover = EzklProver(ArtefactCache(chosen.keep or Path(scratch)))
         division = divide(data, chosen, prover)
         linked = measure_division(prover, division, data.heldout, chosen.repeats)
         links = measure_links(prover, division, data.heldout[:1], chosen.repeats) if chosen.no_links else None
     report |= {"linked": linked.summary(), "links": links, "whole": [], "ratios": {}}
+    if division.predicted:
+        measured = [(each.prove_seconds, float(each.prove_bytes)) for each in linked.segments]
+        report["predicted"] = {"segments": division.predicted, "errors": errors_of(division.predicted, measured)}
     report["accuracy"] = {
         "float": accuracy(reference, reference, data.labels),
         "split": accuracy(linked.fixed, reference, data.labels),
@@ -232,6 +240,9 @@ def _show(report: dict[str, Any], path: Path) -> None:
             f"  {name}: 2^{it['log_rows']} rows, setup {it['setup_seconds']:.1f} s, prove "
             f"{it['prove_seconds']:.2f} s, {it['prove_bytes'] >> 20} MiB, verify {it['verify_seconds']:.3f} s"
         )
+    if "predicted" in report:
+        errors = report["predicted"]["errors"]
+        print("  predictions are off by " + ", ".join(f"{name} {error:+.0%}" for name, error in errors.items()))
     for target, ratios in report["ratios"].items():
         told = [verdict(ratio, TARGETS[name]) if name in TARGETS else f"{ratio:.2f}" for name, ratio in ratios.items()]
         print(f"  against {target}: " + ", ".join(map(" ".join, zip(ratios, told, strict=True))))
