@@ -197,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--how", choices=("tune", "autotune", "plan"), default="tune", help="see benchmarks.splitting")
     parser.add_argument("--segments", type=int, default=3)
     parser.add_argument("--cuts", help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=9, help="that are planned for, with --how plan")
     parser.add_argument("--max-segments", type=int, default=9, help="with --how plan")
     parser.add_argument("--seconds", type=float, default=120.0, help="of searching, with --how autotune")
     parser.add_argument("--circuits", type=Path, help="made by benchmarks.splitting --keep, or to be kept here")

@@ -9,7 +9,7 @@ times within one run only.
 
 ``--how`` says who chooses: ``tune`` takes the quick choice of settings for ``--segments`` balanced segments or for
 ``--cuts``, ``autotune`` searches for the fastest settings for the same segments, and ``plan`` lets the planner choose
-cuts, links and settings for nine workers like this machine.
+cuts, links and settings for ``--workers`` workers like this machine: the fewer there are, the larger its segments.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def divide(data: Benchmark, chosen: argparse.Namespace, prover: EzklProver) -> D
 
 
 def _planned(data: Benchmark, chosen: argparse.Namespace, prover: EzklProver, machine: MachineModel) -> Division:
-    workers = WorkerClass(machine.cores, int(machine.machine["memory_bytes"]), WORKERS)
+    workers = WorkerClass(machine.cores, int(machine.machine["memory_bytes"]), chosen.workers)
     [plan] = plan_model(
         data.onnx,
         prover,
@@ -191,6 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--how", choices=("tune", "autotune", "plan"), default="tune")
     parser.add_argument("--segments", type=int, default=3)
     parser.add_argument("--cuts", help="tensors to cut at, separated by commas, in place of --segments")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="that are planned for, with --how plan")
     parser.add_argument("--max-segments", type=int, default=9, help="with --how plan")
     parser.add_argument("--seconds", type=float, default=120.0, help="of searching, with --how autotune")
     parser.add_argument("--target", action="append", choices=("resources", "accuracy"))
@@ -207,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = load_benchmark(chosen.model)
     reference = data.reference
     report: dict[str, Any] = {"model": chosen.model, "how": chosen.how, "machine": describe_machine()}
+    report |= {"workers": chosen.workers} if chosen.how == "plan" else {}
     with tempfile.TemporaryDirectory(dir=scratch_in(chosen.out)) as scratch:
         prover = EzklProver(ArtefactCache(chosen.keep or Path(scratch)))
         division = divide(data, chosen, prover)
