@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 from eth_hash.auto import keccak
+from rich.markup import escape
 from rich.table import Table
 
 from offchain.chain.connection import Connection
@@ -26,6 +27,7 @@ from offchain.cli.context import console, readable_errors
 from offchain.errors import InvalidInputError
 from offchain.protocol.types import Hold, ModelId
 from offchain.worker.config import WorkerConfig, open_keystore
+from offchain.worker.progress import read_progress
 
 operator_commands = typer.Typer(
     no_args_is_help=True, help="An operator's stake, credits and reputation. CONFIG is its worker's JSON file."
@@ -81,7 +83,7 @@ class Operator:
 
 @operator_commands.command("show")
 def show(config: Config) -> None:
-    """Show stake, credit, and what each model's draws and reputation are."""
+    """Show stake, credit, what each model's draws and reputation are, and how far the worker's proofs are."""
     with readable_errors():
         operator = Operator.load(config)
         console.print(f"operator {operator.address}")
@@ -94,6 +96,7 @@ def show(config: Config) -> None:
         for model in operator.models():
             table.add_row("0x" + model.hex(), _standing(operator, model), str(_reputation(operator, model)))
         console.print(table if table.row_count else "no model served yet")
+        _show_proofs(WorkerConfig.load(config).state_directory)
 
 
 @operator_commands.command("bond")
@@ -284,3 +287,20 @@ def _explain(refused: TransactionRefused) -> Exception:
     if refused.error == "NothingToClaim":
         return InvalidInputError("credit", "there is none", "wait until a job that the operator worked on is finalised")
     return refused
+
+
+def _show_proofs(state_directory: Path) -> None:
+    """Say what the worker's proofs were at when it last wrote that down."""
+    statuses = read_progress(state_directory)
+    if statuses is None or not statuses.proofs:
+        console.print("no proof waits or is made")
+        return
+    table = Table("proof", "state", "for", "predicted", "memory", "due")
+    for it in statuses.proofs:
+        due = "not asked for yet" if it.due_seconds is None else f"in {it.due_seconds:,.0f} s"
+        times = (f"{seconds:,.1f} s" for seconds in (it.seconds, it.predicted_seconds))
+        table.add_row(escape(it.name), it.state, *times, f"{it.predicted_bytes >> 20:,} MiB", due)
+    console.print(table)
+    if statuses.is_silent:
+        seen = datetime.fromtimestamp(statuses.written_at, UTC).isoformat(" ", "seconds")
+        console.print(f"[yellow]nothing was heard of these since {seen}: is the worker running?[/]")

@@ -29,6 +29,7 @@ from offchain.worker.early import EarlyBounds
 from offchain.worker.executor import Executor
 from offchain.worker.memory import Memory
 from offchain.worker.predictions import Predictions
+from offchain.worker.progress import ProgressWriter
 
 IPFS_TIMEOUT_SECONDS = 10.0
 
@@ -60,7 +61,9 @@ def build_worker(config: WorkerConfig, worker_class: type[Worker] = Worker) -> W
         memory_bytes=config.prover_memory_bytes,
         slots=config.prover_slots,
         predict=predictions.prove_bytes,
+        predict_seconds=predictions.prove_seconds,
     )
+    ProgressWriter(service.progress, config.state_directory).start()
     executor = Executor(contracts, store, prover, service, identity, config.trusted_srs, predictions)
     candidacies = Candidacies(config.state_directory / "candidacies.sqlite")
     return worker_class(

@@ -75,6 +75,7 @@ def test_operator__whole_life__prints_exact_amounts(
         "stake: 0 ETH active, 0 ETH unbonding",
         "below 1 ETH, the least that counts in draws",
         "no model served yet",
+        "no proof waits or is made",
     ]
 
     bonded = run("bond", "2.000000000000000001")
