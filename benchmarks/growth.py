@@ -6,7 +6,7 @@
 every segment proved. A job's time counts from its submission to the last event, as a client of the gateway sees it.
 All workers share this one machine, and so do the chain, IPFS and the gateway: more workers do not bring more cores.
 
-Writes ``growth_rows.csv``, ``growth_jobs.csv`` and ``growth.svg`` to ``--out``. Takes about ten minutes.
+Writes ``growth_rows.csv``, ``growth_jobs.csv`` and ``growth.svg`` to ``--out``. ``make contracts`` goes before it.
 """
 
 from __future__ import annotations
@@ -220,10 +220,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for circuit in measure_rows(prover, range(chosen.log_rows[0], chosen.log_rows[1] + 1)):
             circuits.append(circuit)
             print(circuit, flush=True)
+        _write(chosen.out / "growth_rows.csv", machine, [asdict(circuit) for circuit in circuits])
         for job in measure_jobs(scratch, chosen.workers, chosen.segments, chosen.jobs):
             jobs.append(job)
             print(job, flush=True)
-    _write(chosen.out / "growth_rows.csv", machine, [asdict(circuit) for circuit in circuits])
     _write(chosen.out / "growth_jobs.csv", machine, [asdict(job) for job in jobs])
     plot(circuits, jobs, chosen.out / "growth.svg")
     print(f"written to {chosen.out / 'growth.svg'}")
