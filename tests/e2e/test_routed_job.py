@@ -11,6 +11,8 @@ from offchain.protocol.route_document import MAX_ROUTE_BYTES, parse_route_docume
 from offchain.protocol.types import JobId, Phase
 from offchain.storage.cid import digest_to_cid
 from offchain.storage.ipfs import IpfsStore
+from offchain.worker.config import WorkerConfig
+from offchain.worker.progress import read_progress
 from tests.live_network import VALUES, LiveNetwork, hexadecimal
 
 pytestmark = pytest.mark.e2e
@@ -76,3 +78,5 @@ def test_operator__show_of_a_worker__has_its_stake_and_its_model(live: LiveNetwo
     assert active % 10**18 == 0
     assert f"stake: {active // 10**18} ETH active, 0 ETH unbonding" in shown.stdout
     assert live.model in shown.stdout
+    state = WorkerConfig.load(live.network.worker_configs[name]).state_directory
+    assert read_progress(state) is not None  # it writes from its start, with or without proofs
